@@ -1,0 +1,149 @@
+"""The rows of the table and the goals they are held to: data only, no measuring and no printing.
+
+A row's key says what it is: "tcp.up.1500.1.v4" is TCP from guest to host at MTU 1500, 1 stream, IPv4. "Up" and "out"
+are from the guest, "down" and "in" are to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MTUS = (1500, 65520)
+STREAMS = (1, 8)
+FAMILIES = (4, 6)
+DIRECTIONS = ("up", "down")
+UDP_SIZES = (64, 1400, 60000)
+
+COMPILED, PURE, PASTA, SLIRP, NATIVE = "bucatini", "pure", "pasta", "slirp4netns", "native"
+OTHERS = (PASTA, SLIRP)
+OWN_MTU = {PASTA: 65520, SLIRP: 1500}
+
+BEST, BEST_OWN_MTU, ABSOLUTE = "best", "best at own MTU", "absolute"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`column` must reach `bound` times what `against` has (PASTA, BEST, BEST_OWN_MTU), or `bound` itself (ABSOLUTE).
+
+    Whether that is a minimum or a maximum follows from the row."""
+
+    column: str
+    against: str
+    bound: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `more_is_better` tells which way a ratio is good.
+
+    `loss_key` names a fraction that is shown in the same cell. `own_mtu_keys` names, per peer, the row that
+    holds this measure at that peer's own default MTU."""
+
+    key: str
+    group: str
+    label: str
+    unit: str
+    more_is_better: bool = True
+    goals: tuple[Goal, ...] = ()
+    loss_key: str = ""
+    own_mtu_keys: tuple[tuple[str, str], ...] = ()
+
+
+def tcp_key(direction: str, mtu: int, streams: int, family: int) -> str:
+    """The key of a TCP bulk row."""
+    return f"tcp.{direction}.{mtu}.{streams}.v{family}"
+
+
+def _tcp_rows() -> list[Row]:
+    rows = []
+    for mtu in MTUS:
+        for family in FAMILIES:
+            for streams in STREAMS:
+                for direction in DIRECTIONS:
+                    goals: tuple[Goal, ...] = ()
+                    if mtu == 1500:
+                        own = 2.0 if direction == "up" else 1.1
+                        goals = (Goal(COMPILED, BEST, 8), Goal(COMPILED, BEST_OWN_MTU, own), Goal(PURE, BEST, 1))
+                    plural = "stream" if streams == 1 else "streams"
+                    label = f"TCP {direction}, MTU {mtu}, {streams} {plural}, IPv{family}"
+                    at_own = tuple((peer, tcp_key(direction, OWN_MTU[peer], streams, family)) for peer in OTHERS)
+                    key = tcp_key(direction, mtu, streams, family)
+                    rows.append(Row(key, "tcp", label, "Gbit/s", goals=goals, own_mtu_keys=at_own))
+    return rows
+
+
+def _cpu_rows() -> list[Row]:
+    rows = []
+    for mtu in MTUS:
+        for direction in DIRECTIONS:
+            at_own = tuple((peer, f"cpu.{direction}.{OWN_MTU[peer]}") for peer in OTHERS)
+            label = f"engine CPU, TCP {direction}, MTU {mtu}"
+            rows.append(Row(f"cpu.{direction}.{mtu}", "cpu", label, "s/GB", False, own_mtu_keys=at_own))
+    return rows
+
+
+def _latency_rows() -> list[Row]:
+    below = (Goal(COMPILED, PASTA, 1.1),)
+    above = (Goal(COMPILED, PASTA, 1.0),)
+    return [
+        Row("rtt.tcp.median", "latency", "TCP request-response, median", "us", False, below),
+        Row("rtt.tcp.p99", "latency", "TCP request-response, p99", "us", False),
+        Row("rtt.udp.median", "latency", "UDP request-response, median", "us", False, below),
+        Row("rtt.udp.p99", "latency", "UDP request-response, p99", "us", False),
+        Row("crr", "latency", "connect-request-response", "per s", True, above),
+        Row("crr.p99", "latency", "connect-request-response, p99", "us", False),
+    ]
+
+
+def _udp_rows() -> list[Row]:
+    rows = []
+    for size in UDP_SIZES:
+        for direction in DIRECTIONS:
+            key = f"udp.{direction}.{size}"
+            goals = (Goal(COMPILED, PASTA, 1.0),) if size == 1400 else ()
+            label = f"UDP {size} B {direction}, received (lost)"
+            rows.append(Row(key, "udp", label, "packets/s", True, goals, loss_key=key + ".loss"))
+    return rows
+
+
+def _published_rows() -> list[Row]:
+    bulk = (Goal(COMPILED, PASTA, 0.9),)
+    return [
+        Row("published.in", "published", "published port, TCP in", "Gbit/s", True, bulk),
+        Row("published.out", "published", "published port, TCP out", "Gbit/s", True, bulk),
+        Row("published.rtt.median", "published", "published port, request-response, median", "us", False),
+        Row("published.rtt.p99", "published", "published port, request-response, p99", "us", False),
+        Row("published.crr", "published", "published port, connect-request-response", "per s"),
+    ]
+
+
+def _cost_rows() -> list[Row]:
+    start, flows = (Goal(COMPILED, ABSOLUTE, 300),), (Goal(COMPILED, ABSOLUTE, 40),)
+    return [
+        Row("start", "start", "start and end of `run -- true`", "ms", False, start),
+        Row("memory.idle.rss", "memory", "idle, RSS of all processes", "MB", False),
+        Row("memory.idle.pss", "memory", "idle, PSS", "MB", False),
+        Row("memory.1000.pss", "memory", "1,000 open flows, PSS", "MB", False),
+        Row("memory.10000.pss", "memory", "10,000 open flows, PSS", "MB", False),
+        Row("memory.10000.growth", "memory", "10,000 open flows, over idle", "MB", False, flows),
+    ]
+
+
+GROUP_TITLES = {
+    "tcp": "TCP bulk",
+    "cpu": "CPU per gigabyte",
+    "latency": "Latency and short connections",
+    "udp": "UDP",
+    "published": "Published port, from the host's loopback",
+    "start": "Start-up",
+    "memory": "Resident memory of the engine",
+}
+
+ROWS: tuple[Row, ...] = (
+    *_tcp_rows(),
+    *_cpu_rows(),
+    *_latency_rows(),
+    *_udp_rows(),
+    *_published_rows(),
+    *_cost_rows(),
+)

@@ -1,0 +1,7 @@
+"""The library face: what the command line does, for Python programs."""
+
+from __future__ import annotations
+
+from bucatini.api.run import run
+
+__all__ = ["run"]

@@ -1,0 +1,1 @@
+"""Words everybody uses: addresses, verdicts, drop reasons, events, errors. Imports nothing of ours."""

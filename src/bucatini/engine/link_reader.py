@@ -1,0 +1,51 @@
+"""Drains the link: a bounded batch of frames per turn, each judged at once, their datagrams sent before the slots are used again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bucatini.base.reasons import Counters
+from bucatini.engine.layout import BATCH, STRIDE
+from bucatini.native import Arena
+from bucatini.stack.ingress import Ingress
+
+__all__ = ["LinkReader"]
+
+
+class LinkReader:
+    """`judged` is told of every frame and its drop reason when a capture runs, else None. `on_end` is called when the link ends."""
+
+    def __init__(
+        self, link: Any, arena: Arena, ingress: Ingress, sink: Any, counters: Counters, judged: Any, on_end: Any
+    ) -> None:
+        self.link = link
+        self.arena = arena
+        self.ingress = ingress
+        self.sink = sink
+        self.drops = counters.values
+        self.judged = judged
+        self.on_end = on_end
+        self.lengths = [0] * BATCH
+        self.frames = 0
+
+    def ready(self, descriptor: int, events: int, now: float) -> None:
+        """Handler of the link's descriptor, level-triggered: what this turn leaves comes with the next."""
+        sink = self.sink
+        sink.now = now
+        sink.gateway.now = now
+        count = self.link.receive(self.arena, 0, STRIDE, BATCH, self.lengths)
+        if count <= 0:
+            if count == 0:
+                self.on_end()
+            return
+        self.frames += count
+        ingress = self.ingress
+        for index in range(count):
+            at = index * STRIDE
+            length = self.lengths[index]
+            reason = ingress.frame(at, length, now)
+            if reason:
+                self.drops[reason] += 1
+            if self.judged is not None:
+                self.judged(self.arena, at, length, reason)
+        sink.flush_datagrams()

@@ -1,0 +1,395 @@
+"""What the state machines decide is done here: on host sockets and on the link (the production `Out`, see `base.out`).
+
+The arena holds all frames. Slots at its front are the link's; behind them one frame is built for the guest at a time, one reassembled packet is put, and a batch
+of datagrams is received with room for headers in front of each.
+
+Order within a turn: handlers run (link, sockets), TCP flows that have something to say queue themselves once, datagrams queue behind their flow; at the end
+of the turn datagrams leave first, then each queued flow says everything in one go. Failures that a machine must not hear from inside its own call wait
+in `_news` for the same moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from bucatini.base.address import Endpoint, family_of
+from bucatini.base.events import Ending, FlowClosed, FlowOpened, FlowRefused, Listener
+from bucatini.base.reasons import Counters, DropReason
+from bucatini.engine.datagrams import Datagrams
+from bucatini.engine.layout import DATAGRAM_AT, REASSEMBLY_AT, STRIDE, TRANSMIT_AT
+from bucatini.engine.reactor import Reactor
+from bucatini.flows.datagram_flow import DatagramFlow
+from bucatini.flows.table import FlowTable
+from bucatini.flows.tcp import host_connected, host_failed, host_readable, host_writable
+from bucatini.flows.tcp_flow import TcpFlow
+from bucatini.flows.tcp_output import deadline, flush
+from bucatini.host import sockets
+from bucatini.native import Arena
+from bucatini.stack.deadlines import Deadlines
+from bucatini.stack.egress import Egress
+from bucatini.stack.gateway import Gateway
+from bucatini.stack.settings import StackSettings
+
+__all__ = ["Sink"]
+
+EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
+HANGUP = select.EPOLLRDHUP | select.EPOLLHUP
+EPOLLOUT = select.EPOLLOUT
+EPOLLERR = select.EPOLLERR
+RST = 0x04
+ACK = 0x10
+NEVER = float("inf")
+CONNECTING = 0
+CLOSED = 10
+EAGAIN = errno.EAGAIN
+LINK_FULL = int(DropReason.LINK_FULL)
+LINK_WRITE_FAILED = int(DropReason.LINK_WRITE_FAILED)
+PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
+
+ServiceStream = Callable[[Endpoint], socket.socket | None]
+"""Gives our end of a stream to a service of the gateway at an endpoint, or None when the endpoint is no service."""
+
+
+class Sink:
+    """One guest's hands. `service_stream` answers for the gateway's own TCP services."""
+
+    def __init__(
+        self,
+        arena: Arena,
+        link: Any,
+        egress: Egress,
+        gateway: Gateway,
+        table: FlowTable,
+        reactor: Reactor,
+        settings: StackSettings,
+        counters: Counters,
+        peek_offset: bool,
+        train4: bool,
+        train6: bool,
+        service_stream: ServiceStream,
+        resolve: Callable[[bytes, Callable[[bytes], None], int], None],
+    ) -> None:
+        self.arena = arena
+        self.link = link
+        self.egress = egress
+        self.gateway = gateway
+        self.table = table
+        self.reactor = reactor
+        self.settings = settings
+        self.counters = counters
+        self.deadlines = Deadlines()
+        self.peek_skips = not peek_offset
+        self.service_stream = service_stream
+        self.resolver = resolve
+        self.listeners: list[Listener] = []
+        self.flows: dict[int, Any] = {}
+        self.now = 0.0
+        self.sent_frames = 0
+        self.last_refusal = ""
+        self._queue: list[TcpFlow] = []
+        self._news: list[tuple[TcpFlow, int]] = []
+        self._again: list[Callable[[], None]] = []
+        self.datagrams = Datagrams(self, train4, train6)
+
+    # -- the link
+
+    def transmit(self, at: int, length: int) -> None:
+        """Send the frame at `at`; a refusal is counted, and the transport recovers as from any loss."""
+        done = self.link.transmit(self.arena, at, length)
+        if done < 0:
+            self.counters.values[LINK_FULL if done == -EAGAIN else LINK_WRITE_FAILED] += 1
+        else:
+            self.sent_frames += 1
+
+    def transmit_frame(self, frame: bytes) -> None:
+        """Send a complete Ethernet frame made elsewhere."""
+        self.transmit(TRANSMIT_AT, self.egress.plain(TRANSMIT_AT, frame))
+
+    def transmit_error(self, frame: bytes | None) -> None:
+        """As `transmit_frame`, of an ICMP error, which may be None: none is due (RFC 1122 3.2.2) or too many were."""
+        if frame is not None:
+            self.transmit_frame(frame)
+
+    def place_packet(self, packet: bytes, version: int) -> tuple[int, int]:
+        """Put a reassembled IP packet into the arena as a frame for `Ingress.frame`. Returns its position and length."""
+        view = self.arena.view
+        header = self.gateway.frame_header(version)
+        end = REASSEMBLY_AT + len(header) + len(packet)
+        view[REASSEMBLY_AT : REASSEMBLY_AT + len(header)] = header
+        view[REASSEMBLY_AT + len(header) : end] = packet
+        return REASSEMBLY_AT, len(header) + len(packet)
+
+    # -- TCP: base.out.TcpOut
+
+    def connect(self, flow: TcpFlow) -> None:
+        """See `TcpOut`."""
+        target = flow.host or flow.peer
+        try:
+            stream = self.service_stream(flow.peer)
+            if stream is not None:
+                flow.sock = stream
+                self._adopt(flow)
+                self._news.append((flow, 0))
+                return
+            flow.sock = sockets.open_tcp(family_of(target.address))
+            error = sockets.connect(flow.sock, target)
+        except OSError as failure:
+            error = failure.errno or errno.EIO
+        if error:
+            self._news.append((flow, error))
+            return
+        self._adopt(flow)
+
+    def _adopt(self, flow: TcpFlow) -> None:
+        flow.fd = flow.sock.fileno()
+        self.flows[flow.fd] = flow
+        self.reactor.watch(flow.fd, self.ready, EDGE)
+
+    def syn(self, flow: TcpFlow, flags: int) -> None:
+        """See `TcpOut`."""
+        mss = self.settings.mss(len(flow.guest.address))
+        self.transmit(TRANSMIT_AT, self.egress.syn(flow, TRANSMIT_AT, flags, mss))
+
+    def segment(self, flow: TcpFlow, flags: int, seq: int, length: int) -> None:
+        """See `TcpOut`."""
+        self.transmit(TRANSMIT_AT, self.egress.segment(flow, TRANSMIT_AT, flags, seq, length))
+
+    def pull(self, flow: TcpFlow, limit: int) -> int:
+        """See `TcpOut`."""
+        at = TRANSMIT_AT + 12 + len(flow.template)
+        if not flow.peek_skips:
+            return self.arena.peek(flow.sock, at, limit, -1)
+        got = self.arena.peek(flow.sock, at, limit, (flow.snd_nxt - flow.snd_una) & 0xFFFFFFFF)
+        if got == -EAGAIN and flow.rdhup:
+            # Nothing behind the bytes in flight, and the peer sends no more: end of stream.
+            return 0
+        return got
+
+    def rewind(self, flow: TcpFlow) -> int:
+        """See `TcpOut`."""
+        return 0 if flow.peek_skips else self.arena.set_peek_offset(flow.sock, 0)
+
+    def discard(self, flow: TcpFlow, count: int) -> int:
+        """See `TcpOut`."""
+        return self.arena.discard(flow.sock, count)
+
+    def push(self, flow: TcpFlow, at: int, length: int) -> int:
+        """See `TcpOut`."""
+        return self.arena.send(flow.sock, at, length)
+
+    def send_space(self, flow: TcpFlow) -> int:
+        """See `TcpOut`."""
+        return self.arena.send_space(flow.sock)
+
+    def await_space(self, flow: TcpFlow) -> None:
+        """See `TcpOut`. Renewing the interest makes the kernel look, and remember to call when there is no room now."""
+        if flow.fd >= 0:
+            self.reactor.rewatch(flow.fd, EDGE)
+
+    def shutdown(self, flow: TcpFlow) -> None:
+        """See `TcpOut`."""
+        with contextlib.suppress(OSError):
+            flow.sock.shutdown(socket.SHUT_WR)
+
+    def reset_guest(self, flow: TcpFlow) -> None:
+        """See `TcpOut`."""
+        self.segment(flow, RST | ACK, flow.snd_nxt, 0)
+
+    def unreachable(self, flow: TcpFlow, error: int) -> None:
+        """See `TcpOut`."""
+        self.transmit_error(self.gateway.unreachable_syn(flow, error))
+
+    def release(self, flow: TcpFlow) -> None:
+        """See `TcpOut`."""
+        self._close_socket(flow)
+        self.table.waiting[flow.id] = flow
+
+    def close(self, flow: TcpFlow, how: str) -> None:
+        """See `TcpOut`."""
+        if flow.state == CLOSED:
+            return
+        flow.move(CLOSED)
+        flow.open = False
+        flow.deadline = NEVER
+        self._close_socket(flow)
+        self.table.remove(flow)
+        self.closed(flow, how)
+
+    def abort(self, flow: TcpFlow, how: str) -> None:
+        """See `TcpOut`."""
+        if flow.sock is not None:
+            sockets.reset_on_close(flow.sock)
+        self.close(flow, how)
+
+    def _close_socket(self, flow: Any) -> None:
+        if flow.fd >= 0:
+            self.reactor.unwatch(flow.fd)
+            self.flows.pop(flow.fd, None)
+            flow.fd = -1
+        if flow.sock is not None:
+            flow.sock.close()
+            flow.sock = None
+
+    def schedule(self, flow: TcpFlow) -> None:
+        """See `TcpOut`."""
+        if not flow.queued:
+            flow.queued = True
+            self._queue.append(flow)
+
+    def resume_later(self, work: Callable[[], None]) -> None:
+        """Call `work` in the next turn, which then follows at once: it has used up its share of this one."""
+        self._again.append(work)
+
+    def arm(self, flow: TcpFlow, at: float) -> None:
+        """See `TcpOut`."""
+        self.deadlines.arm(flow, at)
+
+    # -- flows begin and end
+
+    def opened(self, flow: Any) -> None:
+        """A flow was let in: give it its template and tell everybody."""
+        self.egress.prepare(flow, flow.guest, flow.peer, flow.protocol)
+        if flow.protocol == 6:
+            flow.peek_skips = self.peek_skips
+        else:
+            self.deadlines.arm(flow, self.now + flow.timeout)
+        self.announce(flow)
+
+    def announce(self, flow: Any) -> None:
+        """Tell everybody that `flow` exists."""
+        if self.listeners:
+            name = PROTOCOL_NAMES[flow.protocol]
+            self.tell(FlowOpened(flow.id, name, flow.direction, flow.guest, flow.peer, flow.host, flow.rule))
+
+    def adopt_accepted(self, flow: TcpFlow, sock: socket.socket) -> None:
+        """The host side of a flow to a published port: a socket that is connected already."""
+        flow.sock = sock
+        self._adopt(flow)
+
+    def refused(self, event: FlowRefused) -> None:
+        """A flow was not let in."""
+        self.last_refusal = event.rule
+        self.tell(event)
+
+    def closed(self, flow: Any, how: str) -> None:
+        """A flow is over: report it."""
+        if self.listeners:
+            self.tell(
+                FlowClosed(
+                    flow.id,
+                    PROTOCOL_NAMES[flow.protocol],
+                    flow.direction,
+                    flow.guest,
+                    flow.peer,
+                    flow.host,
+                    flow.rule,
+                    flow.received if flow.protocol == 6 else flow.sent,
+                    flow.sent if flow.protocol == 6 else flow.received,
+                    self.now - flow.opened_at,
+                    Ending(how),
+                )
+            )
+
+    def tell(self, event: Any) -> None:
+        """Hand an event to every listener."""
+        for listener in self.listeners:
+            listener.on_event(event, self.now)
+
+    # -- datagrams, see engine.datagrams
+
+    def open_datagram(self, flow: DatagramFlow) -> int:
+        """Give `flow` its socket. 0 or errno."""
+        return self.datagrams.open(flow)
+
+    def send_datagram(self, flow: DatagramFlow, at: int, length: int, cut: int) -> int:
+        """Queue a datagram of the current frame for the host. Returns a `DropReason`, 0 when it is queued."""
+        return self.datagrams.queue(flow, at, length, cut)
+
+    def send_echo(self, flow: DatagramFlow, sequence: int, at: int, end: int) -> int:
+        """Send an echo request with the payload at `at`..`end`. Returns a `DropReason` or 0."""
+        return self.datagrams.send_echo(flow, sequence, at, end)
+
+    def flush_datagrams(self) -> None:
+        """Send what is queued, before the slots it lies in are used again."""
+        self.datagrams.flush()
+
+    def resolve(self, message: bytes, guest: Endpoint, gateway: Endpoint) -> None:
+        """Ask the resolver; its answer goes back as one datagram from the gateway."""
+        self.datagrams.resolve(message, guest, gateway)
+
+    # -- the reactor's side
+
+    def ready(self, descriptor: int, events: int, now: float) -> None:
+        """Handler of every TCP flow's socket."""
+        flow = self.flows.get(descriptor)
+        if flow is None:
+            return
+        self.now = now
+        if events & EPOLLERR:
+            error = sockets.socket_error(flow.sock)
+            if error:
+                host_failed(flow, error, self)
+                return
+        if events & EPOLLOUT:
+            if flow.state == CONNECTING:
+                host_connected(flow, now, self)
+            else:
+                host_writable(flow, self)
+        if events & READABLE:
+            host_readable(flow, bool(events & HANGUP), self)
+
+    def end_of_turn(self, now: float) -> float:
+        """Flush everything; returns when the next deadline is, or `now` when work is left."""
+        self.now = now
+        self.datagrams.flush()
+        if self._news:
+            self._deliver_news(now)
+        due = self.deadlines.due(now)
+        while due is not None:
+            self._deadline(due, now)
+            due = self.deadlines.due(now)
+        if self._again:
+            again, self._again = self._again, []
+            for work in again:
+                work()
+        queue = self._queue
+        if queue:
+            self._queue = []
+            for flow in queue:
+                flush(flow, now, self)
+        return now if self._queue or self._news or self._again else self.deadlines.next()
+
+    def _deliver_news(self, now: float) -> None:
+        news, self._news = self._news, []
+        for flow, error in news:
+            if error:
+                host_failed(flow, error, self)
+            else:
+                host_connected(flow, now, self)
+
+    def _deadline(self, owner: Any, now: float) -> None:
+        if isinstance(owner, TcpFlow):
+            deadline(owner, now, self)
+        elif isinstance(owner, DatagramFlow):
+            self.datagrams.deadline(owner, now)
+        else:
+            owner.due(now)
+
+    def stop(self) -> None:
+        """End every flow: peers of open TCP flows get a reset, as when a host goes down."""
+        for flow in self.table.all():
+            if isinstance(flow, TcpFlow):
+                self.abort(flow, "engine stopped")
+            elif isinstance(flow, DatagramFlow):
+                self.datagrams.close(flow, "engine stopped")
+            else:
+                flow.close("engine stopped")
+
+
+assert DATAGRAM_AT % STRIDE == 0

@@ -1,0 +1,117 @@
+"""The agent: makes the guest's namespaces and network, starts init, then serves sockets until the engine is gone.
+
+Forked by `launch` from the engine before it has grown; it executes nothing and imports only the standard library, so
+its memory is the engine's early pages. It stays in the host's PID and mount namespaces. In order:
+
+1. every descriptor but 0, 1, 2 and the two channels is closed; every signal is blocked: it leaves by end-of-file only;
+2. user namespace (unless root) and network namespace; PID namespace for the next child;
+3. init is forked, before the TAP exists, so that neither it nor the command ever holds the TAP; its pidfd goes to the
+   engine;
+4. the TAP is opened, configured, sent, closed: the engine's descriptor is then the only one;
+5. standard streams become /dev/null: whoever reads our output sees it end with the command;
+6. not dumpable: the command, with the same user, may not trace us.
+
+Does not: fork again. A child would be born into the guest's PID namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import select
+import signal
+from typing import NoReturn
+
+from bucatini.base.errors import BucatiniError, HostError
+from bucatini.host import factory, namespaces, netconf, syscalls
+from bucatini.host.channel import Channel, Say
+from bucatini.host.descriptors import keep_only, silence_standard_streams
+from bucatini.host.init import Birth, run_init
+from bucatini.host.settings import GuestSettings
+from bucatini.host.tap import Tap, open_tap
+
+__all__ = ["run_agent"]
+
+
+def run_agent(settings: GuestSettings, control: Channel, init_end: Channel, birth: Birth) -> NoReturn:
+    """Be the agent; never returns to the caller's code. All signals are blocked on entry."""
+    gc.disable()  # a collection here could close descriptors by number that the caller's forgotten objects once had
+    init = 0
+    try:
+        keep_only({control.fileno(), init_end.fileno()})
+        own_user_namespace = namespaces.enter_network_namespace()
+        namespaces.prepare_process_namespace()
+        init = _fork_init(settings, init_end, birth)
+        control.send(Say.INIT, descriptors=[os.pidfd_open(init)])
+        _provide_network(settings, control, own_user_namespace)
+        silence_standard_streams()
+        syscalls.set_not_dumpable()
+        _serve(control, init)
+    except (BrokenPipeError, ConnectionResetError):  # the engine is gone
+        pass
+    except BaseException as error:
+        if init:
+            os.kill(init, signal.SIGKILL)
+            os.waitpid(init, 0)
+        with contextlib.suppress(OSError):
+            control.send(Say.ERROR, _one_line(error).encode())
+        os._exit(1)
+    os._exit(0)
+
+
+def _fork_init(settings: GuestSettings, init_end: Channel, birth: Birth) -> int:
+    init = os.fork()
+    if init == 0:
+        run_init(settings, init_end, birth)
+    init_end.close()
+    return init
+
+
+def _provide_network(settings: GuestSettings, control: Channel, own_user_namespace: bool) -> None:
+    tap = _open_tap(settings)
+    try:
+        for note in netconf.configure(settings, own_user_namespace):
+            control.send(Say.NOTE, note.encode())
+        control.send(Say.TAP, bytes([tap.offloads.mask]), [tap.descriptor])
+    finally:
+        os.close(tap.descriptor)
+
+
+def _open_tap(settings: GuestSettings) -> Tap:
+    try:
+        return open_tap(settings.interface, settings.offloads)
+    except OSError as error:
+        hint = {
+            errno.ENOENT: ": load the module tun, or give the device to this container",
+            errno.ENODEV: ": load the module tun, or give the device to this container",
+            errno.EACCES: ": its mode must let you read and write (0666 is usual)",
+            errno.EPERM: ": the container lets nobody use it",
+            errno.EINVAL: f": is {settings.interface!r} a name for an interface?",
+        }.get(error.errno or 0, "")
+        raise HostError(f"cannot open /dev/net/tun: {error.strerror}{hint}") from None
+
+
+def _serve(control: Channel, init: int) -> None:
+    """Answer requests and reap init, until the engine closes its end."""
+    watched = select.poll()
+    watched.register(control.fileno(), select.POLLIN)
+    ended = os.pidfd_open(init)
+    watched.register(ended, select.POLLIN)
+    while True:
+        ready = dict(watched.poll())
+        if ended in ready:
+            os.waitpid(init, 0)
+            watched.unregister(ended)
+        if control.fileno() in ready:
+            request = control.receive()
+            if request is None:
+                return
+            factory.make(control, request)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, BucatiniError):
+        return str(error)
+    return f"cannot set up the guest: {type(error).__name__}: {error}".replace("\n", " ")

@@ -1,0 +1,28 @@
+"""Closing what a forked process must not hold."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["keep_only", "silence_standard_streams"]
+
+_FIRST = 3
+_LAST = 2**31 - 1
+
+
+def keep_only(kept: set[int]) -> None:
+    """Close every descriptor above 2 except those `kept`."""
+    start = _FIRST
+    for descriptor in sorted(kept):
+        os.closerange(start, descriptor)
+        start = max(start, descriptor + 1)
+    os.closerange(start, _LAST)
+
+
+def silence_standard_streams() -> None:
+    """Replace 0, 1 and 2 by /dev/null, so that the far end of a pipe sees its end when the command is done with it."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in range(_FIRST):
+        os.dup2(null, descriptor, inheritable=True)
+    if null >= _FIRST:
+        os.close(null)

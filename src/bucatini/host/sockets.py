@@ -1,0 +1,251 @@
+"""The host's sockets as the engine opens them: non-blocking, close-on-exec, with the options each protocol needs (socket(7), tcp(7), udp(7), ip(7)).
+
+Functions answer with a socket or raise OSError as the kernel does; the caller turns that into what the guest sees. What a kernel may lack is probed once:
+SO_PEEK_OFF on TCP (6.9), UDP_GRO (5.0), ping sockets (net.ipv4.ping_group_range).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from typing import NamedTuple
+
+from bucatini.base.address import Endpoint, family_of, text
+
+__all__ = [
+    "IcmpError",
+    "bind_udp",
+    "connect",
+    "keeps_peek_offset",
+    "listen_tcp",
+    "open_ping",
+    "open_tcp",
+    "open_udp",
+    "prepare_tcp",
+    "probe_udp",
+    "read_error",
+    "reset_on_close",
+    "sockaddr",
+    "socket_error",
+]
+
+SO_PEEK_OFF = 42
+UDP_GRO = 104
+SOL_UDP = 17
+IP_RECVERR = 11
+IPV6_RECVERR = 25
+IP_MTU_DISCOVER = 10
+IPV6_MTU_DISCOVER = 23
+PMTUDISC_DO = 2
+IP_BIND_ADDRESS_NO_PORT = 24
+
+_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+_EXTENDED_ERROR = struct.Struct("=IBBBxII")
+SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 1, 2, 3
+
+
+class IcmpError(NamedTuple):
+    """One entry of a socket's error queue that came from the network or from the host's own routing."""
+
+    errno: int
+    kind: int
+    """ICMP or ICMPv6 type; -1 when the error is the host's own."""
+    code: int
+    info: int
+    """The path's MTU in bytes when the error is EMSGSIZE."""
+    payload: bytes
+    """Of the datagram that caused it, as far as it was kept."""
+
+
+def sockaddr(endpoint: Endpoint, scope: int = 0) -> tuple[str, int] | tuple[str, int, int, int]:
+    """What `connect` and `bind` take for `endpoint`; `scope` is an interface index for IPv6 link-local addresses."""
+    if len(endpoint.address) == 4:
+        return (text(endpoint.address), endpoint.port)
+    return (text(endpoint.address), endpoint.port, 0, scope)
+
+
+def keeps_peek_offset() -> bool:
+    """Whether this kernel honours SO_PEEK_OFF on TCP sockets, tried on a pair of loopback sockets."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with contextlib.suppress(OSError):
+            with socket.socket(family) as listener:
+                listener.bind((address, 0))
+                listener.listen(1)
+                with socket.create_connection(listener.getsockname()[:2], timeout=5) as near:
+                    far, _ = listener.accept()
+                    with far:
+                        return _peeks_twice(near, far)
+    return False
+
+
+def _peeks_twice(near: socket.socket, far: socket.socket) -> bool:
+    try:
+        far.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+    except OSError:
+        return False
+    far.settimeout(5)
+    near.sendall(b"ab")
+    first = far.recv(1, socket.MSG_PEEK)
+    return (first, far.recv(1, socket.MSG_PEEK)) == (b"a", b"b")
+
+
+def prepare_tcp(sock: socket.socket) -> None:
+    """Options of every TCP socket of a flow, connected by us or accepted."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Urgent bytes stay in the stream, where the guest reads them as the peer's kernel sent them.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def open_tcp(family: int) -> socket.socket:
+    """An unconnected TCP socket with `prepare_tcp` applied."""
+    sock = socket.socket(family, socket.SOCK_STREAM | _FLAGS)
+    prepare_tcp(sock)
+    return sock
+
+
+def connect(sock: socket.socket, endpoint: Endpoint) -> int:
+    """Begin or make a connection. 0 when it is made or under way, else errno."""
+    error = sock.connect_ex(sockaddr(endpoint))
+    return 0 if error == errno.EINPROGRESS else error
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Have close(2) send RST instead of FIN (SO_LINGER, socket(7))."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+
+
+def socket_error(sock: socket.socket) -> int:
+    """The pending error of a socket, and clear it (SO_ERROR)."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    except OSError as error:
+        return error.errno or errno.EIO
+
+
+def open_udp(guest_port: int, target: Endpoint, segmented: bool) -> socket.socket:
+    """A UDP socket connected to `target`, bound to `guest_port` when the host lets us, else to any port.
+
+    `segmented`: the link takes trains of datagrams, so the socket may receive them (UDP_GRO). Raises OSError.
+    """
+    family = family_of(target.address)
+    sock = socket.socket(family, socket.SOCK_DGRAM | _FLAGS)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        # Two flows of one guest port to different peers share the port; an owner without SO_REUSEADDR keeps it to itself.
+        with contextlib.suppress(OSError):
+            sock.bind(("" if family == socket.AF_INET else "::", guest_port))
+        _prepare_udp(sock, family, segmented)
+        sock.connect(sockaddr(target))
+        _drain(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _prepare_udp(sock: socket.socket, family: int, segmented: bool) -> None:
+    if family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+    if segmented:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+
+
+def _drain(sock: socket.socket) -> None:
+    """Throw away what reached the port between bind and connect: it is not from this flow's peer. Bounded."""
+    for _ in range(64):
+        try:
+            sock.recv(1, socket.MSG_DONTWAIT)
+        except OSError:
+            return
+
+
+def open_ping(target: bytes) -> socket.socket:
+    """An ICMP echo socket connected to the packed address `target` (icmp(7), "ping sockets"). Raises OSError.
+
+    EACCES means that `net.ipv4.ping_group_range` of the host leaves this group out.
+    """
+    family = family_of(target)
+    protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
+    sock = socket.socket(family, socket.SOCK_DGRAM | _FLAGS, protocol)
+    try:
+        if family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        sock.connect(sockaddr(Endpoint(target, 0)))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def read_error(sock: socket.socket) -> IcmpError | None:
+    """One entry of the error queue (IP_RECVERR, ip(7)), or None when it is empty."""
+    try:
+        payload, ancillary, _, _ = sock.recvmsg(2048, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+    except OSError:
+        return None
+    for level, kind, data in ancillary:
+        if (level, kind) in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)) and len(data) >= 16:
+            number, origin, icmp_type, code, info, _ = _EXTENDED_ERROR.unpack_from(data)
+            known = origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6)
+            return IcmpError(number, icmp_type if known else -1, code, info, payload)
+    return IcmpError(errno.EIO, -1, 0, 0, payload)
+
+
+def listen_tcp(address: bytes | None, port: int, family: int) -> socket.socket:
+    """A listening TCP socket; `address` None means every address of `family`. Raises OSError."""
+    sock = socket.socket(family, socket.SOCK_STREAM | _FLAGS)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((text(address) if address else ("0.0.0.0" if family == socket.AF_INET else "::"), port))
+        sock.listen(1024)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def probe_udp(address: bytes | None, port: int, family: int) -> None:
+    """Raise OSError when a UDP port is in use by anybody; `bind_udp` alone would share it with another socket of this user."""
+    with socket.socket(family, socket.SOCK_DGRAM | _FLAGS) as sock:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((text(address) if address else ("0.0.0.0" if family == socket.AF_INET else "::"), port))
+
+
+def bind_udp(address: bytes | None, port: int, family: int, peer: Endpoint | None = None, segmented: bool = False) -> socket.socket:
+    """A UDP socket of a published port; with `peer`, one of its conversations, connected. Raises OSError.
+
+    All sockets of the port share it by SO_REUSEPORT, which the kernel grants to the same user only: nobody else may listen beside us.
+    """
+    sock = socket.socket(family, socket.SOCK_DGRAM | _FLAGS)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((text(address) if address else ("0.0.0.0" if family == socket.AF_INET else "::"), port))
+        if peer is not None:
+            _prepare_udp(sock, family, segmented)
+            sock.connect(sockaddr(peer))
+        elif family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,328 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The compiled twin of `slow`: the same `Arena`, on malloc'ed memory, with the bare system calls.
+
+What `slow` documents holds here word for word. Every method checks position and length against the arena before a pointer
+is formed; lists of positions are checked item by item. The GIL is kept: all calls are non-blocking and short.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, errno
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+
+cdef extern from "Python.h":
+    int PyObject_AsFileDescriptor(object o) except -1
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t c_read "read"(int fd, void *buf, size_t count)
+    ssize_t c_write "write"(int fd, const void *buf, size_t count)
+
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    cdef struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    cdef struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    cdef struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    ssize_t c_send "send"(int fd, const void *buf, size_t len, int flags)
+    ssize_t c_recv "recv"(int fd, void *buf, size_t len, int flags)
+    ssize_t c_recvmsg "recvmsg"(int fd, msghdr *msg, int flags)
+    ssize_t c_sendmsg "sendmsg"(int fd, const msghdr *msg, int flags)
+    int c_recvmmsg "recvmmsg"(int fd, mmsghdr *vec, unsigned int n, int flags, void *timeout)
+    int c_sendmmsg "sendmmsg"(int fd, mmsghdr *vec, unsigned int n, int flags)
+    int c_getsockopt "getsockopt"(int fd, int level, int name, void *value, socklen_t *length)
+    int c_setsockopt "setsockopt"(int fd, int level, int name, const void *value, socklen_t length)
+    cmsghdr *CMSG_FIRSTHDR(msghdr *msg)
+    cmsghdr *CMSG_NXTHDR(msghdr *msg, cmsghdr *cmsg)
+    unsigned char *CMSG_DATA(cmsghdr *cmsg)
+    size_t CMSG_LEN(size_t length)
+    size_t CMSG_SPACE(size_t length)
+    int SOL_SOCKET, MSG_PEEK, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC
+
+cdef extern from "<fcntl.h>" nogil:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    """
+    ssize_t c_splice "splice"(int fd_in, void *off_in, int fd_out, void *off_out, size_t len, unsigned int flags)
+
+cdef enum:
+    SO_PEEK_OFF = 42
+    SO_MEMINFO = 55
+    SOL_UDP = 17
+    UDP_SEGMENT = 103
+    UDP_GRO = 104
+    SPLICE_FLAGS = 3  # MOVE | NONBLOCK
+    MAX_BATCH = 64
+    SCRATCH = 1 << 18
+    CONTROL = 64
+
+
+cdef int _one = 1
+cdef bint LITTLE_ENDIAN = (<unsigned char *> &_one)[0] == 1
+
+
+cdef unsigned long _sum(const unsigned char *data, Py_ssize_t length, unsigned long total) noexcept nogil:
+    """Sum in 32-bit big-endian-agnostic words: the ones' complement sum may be taken in any byte order (RFC 1071, 2B)."""
+    cdef uint64_t wide = 0
+    cdef const uint32_t *words = <const uint32_t *> data
+    cdef Py_ssize_t count = length >> 2
+    cdef Py_ssize_t index
+    cdef unsigned int tail = 0
+    for index in range(count):
+        wide += words[index]
+    index = count << 2
+    if length & 2:
+        wide += (<const uint16_t *> (data + index))[0]
+        index += 2
+    if length & 1:
+        wide += data[index]
+    while wide >> 16:
+        wide = (wide & 0xFFFF) + (wide >> 16)
+    if LITTLE_ENDIAN:
+        wide = ((wide & 0xFF) << 8) | (wide >> 8)
+    wide += total
+    while wide >> 16:
+        wide = (wide & 0xFFFF) + (wide >> 16)
+    return wide
+
+
+def checksum(data, unsigned long initial=0):
+    """As `slow.checksum`."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+    try:
+        return _sum(<const unsigned char *> buffer.buf, buffer.len, initial)
+    finally:
+        PyBuffer_Release(&buffer)
+
+
+def splice(int source, int destination, Py_ssize_t count):
+    """As `slow.splice`."""
+    cdef ssize_t moved = c_splice(source, NULL, destination, NULL, count, SPLICE_FLAGS)
+    return moved if moved >= 0 else -errno
+
+
+cdef class Arena:
+    """As `slow.Arena`."""
+
+    cdef unsigned char *base
+    cdef unsigned char *scratch
+    cdef readonly Py_ssize_t size
+    cdef readonly object view
+    cdef readonly long gso_size
+
+    def __cinit__(self, Py_ssize_t size):
+        self.size = size
+        self.base = <unsigned char *> calloc(1, size)
+        self.scratch = <unsigned char *> calloc(1, SCRATCH)
+        if self.base == NULL or self.scratch == NULL:
+            raise MemoryError
+        self.gso_size = 0
+
+    def __init__(self, Py_ssize_t size):
+        self.view = memoryview(_Memory.of(self))
+
+    def __dealloc__(self):
+        free(self.base)
+        free(self.scratch)
+
+    cdef int check(self, Py_ssize_t at, Py_ssize_t length) except -1:
+        if at < 0 or length < 0 or at > self.size or length > self.size - at:
+            raise ValueError(f"{length} bytes at {at} are outside an arena of {self.size}")
+        return 0
+
+    def read(self, int fd, Py_ssize_t at, Py_ssize_t length):
+        self.check(at, length)
+        cdef ssize_t got = c_read(fd, self.base + at, length)
+        return got if got >= 0 else -errno
+
+    def read_frames(self, int fd, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths):
+        cdef Py_ssize_t index
+        cdef ssize_t got
+        if stride <= 0 or count < 0 or count > len(lengths):
+            raise ValueError("bad slots")
+        self.check(at, stride * count)
+        for index in range(count):
+            got = c_read(fd, self.base + at + index * stride, stride)
+            if got <= 0:
+                return index if index or got == 0 else -errno
+            lengths[index] = got
+        return count
+
+    def write(self, int fd, Py_ssize_t at, Py_ssize_t length):
+        self.check(at, length)
+        cdef ssize_t done = c_write(fd, self.base + at, length)
+        return done if done >= 0 else -errno
+
+    def send(self, sock, Py_ssize_t at, Py_ssize_t length):
+        self.check(at, length)
+        cdef ssize_t done = c_send(PyObject_AsFileDescriptor(sock), self.base + at, length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        return done if done >= 0 else -errno
+
+    def peek(self, sock, Py_ssize_t at, Py_ssize_t length, Py_ssize_t skip):
+        self.check(at, length)
+        cdef int fd = PyObject_AsFileDescriptor(sock)
+        cdef iovec parts[2]
+        cdef msghdr message
+        cdef ssize_t got
+        if skip <= 0:
+            got = c_recv(fd, self.base + at, length, MSG_PEEK | MSG_DONTWAIT)
+            return got if got >= 0 else -errno
+        if skip > SCRATCH:
+            return -EMSGSIZE
+        memset(&message, 0, sizeof(message))
+        parts[0].iov_base = self.scratch
+        parts[0].iov_len = skip
+        parts[1].iov_base = self.base + at
+        parts[1].iov_len = length
+        message.msg_iov = parts
+        message.msg_iovlen = 2
+        got = c_recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT)
+        if got < 0:
+            return -errno
+        if got == 0:
+            return 0
+        return got - skip if got > skip else -EAGAIN
+
+    def discard(self, sock, Py_ssize_t count):
+        cdef int fd = PyObject_AsFileDescriptor(sock)
+        cdef Py_ssize_t done = 0
+        cdef ssize_t got
+        while done < count:
+            got = c_recv(fd, self.scratch, min(count - done, SCRATCH), MSG_TRUNC | MSG_DONTWAIT)
+            if got < 0:
+                return done if done else -errno
+            if got == 0:
+                break
+            done += got
+        return done
+
+    def set_peek_offset(self, sock, int offset):
+        if c_setsockopt(PyObject_AsFileDescriptor(sock), SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0:
+            return -errno
+        return 0
+
+    def send_space(self, sock):
+        cdef uint32_t info[9]
+        cdef socklen_t length = sizeof(info)
+        if c_getsockopt(PyObject_AsFileDescriptor(sock), SOL_SOCKET, SO_MEMINFO, info, &length) < 0 or length < sizeof(info):
+            return 0
+        return <long> info[3] - <long> info[5]
+
+    def send_datagrams(self, sock, list pieces, Py_ssize_t count, long gso_size):
+        cdef int fd = PyObject_AsFileDescriptor(sock)
+        cdef iovec parts[MAX_BATCH]
+        cdef mmsghdr messages[MAX_BATCH]
+        cdef unsigned char control[CONTROL]
+        cdef cmsghdr *item
+        cdef msghdr message
+        cdef Py_ssize_t index, at, length
+        cdef ssize_t done
+        if count < 1 or count > MAX_BATCH or 2 * count > len(pieces):
+            raise ValueError("bad count")
+        for index in range(count):
+            at = pieces[2 * index]
+            length = pieces[2 * index + 1]
+            self.check(at, length)
+            parts[index].iov_base = self.base + at
+            parts[index].iov_len = length
+        if gso_size:
+            memset(&message, 0, sizeof(message))
+            memset(control, 0, CONTROL)
+            message.msg_iov = parts
+            message.msg_iovlen = count
+            message.msg_control = control
+            message.msg_controllen = CMSG_SPACE(2)
+            item = CMSG_FIRSTHDR(&message)
+            item.cmsg_level = SOL_UDP
+            item.cmsg_type = UDP_SEGMENT
+            item.cmsg_len = CMSG_LEN(2)
+            (<uint16_t *> CMSG_DATA(item))[0] = <uint16_t> gso_size
+            done = c_sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+            return count if done >= 0 else -errno
+        if count == 1:
+            done = c_send(fd, parts[0].iov_base, parts[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+            return 1 if done >= 0 else -errno
+        memset(messages, 0, sizeof(mmsghdr) * count)
+        for index in range(count):
+            messages[index].msg_hdr.msg_iov = &parts[index]
+            messages[index].msg_hdr.msg_iovlen = 1
+        done = c_sendmmsg(fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL)
+        return done if done >= 0 else -errno
+
+    def receive_datagram(self, sock, Py_ssize_t at, Py_ssize_t length):
+        cdef list lengths = [0]
+        cdef list cuts = [0]
+        cdef long got = self.receive_datagrams(sock, at, length, 1, lengths, cuts)
+        if got < 0:
+            return got
+        self.gso_size = cuts[0]
+        return lengths[0]
+
+    def receive_datagrams(self, sock, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths, list cuts):
+        cdef int fd = PyObject_AsFileDescriptor(sock)
+        cdef iovec parts[MAX_BATCH]
+        cdef mmsghdr messages[MAX_BATCH]
+        cdef unsigned char controls[MAX_BATCH * CONTROL]
+        cdef cmsghdr *item
+        cdef Py_ssize_t index
+        cdef int got
+        cdef long cut
+        if stride <= 0 or count < 1 or count > MAX_BATCH or count > len(lengths) or count > len(cuts):
+            raise ValueError("bad slots")
+        self.check(at, stride * count)
+        memset(messages, 0, sizeof(mmsghdr) * count)
+        for index in range(count):
+            parts[index].iov_base = self.base + at + index * stride
+            parts[index].iov_len = stride
+            messages[index].msg_hdr.msg_iov = &parts[index]
+            messages[index].msg_hdr.msg_iovlen = 1
+            messages[index].msg_hdr.msg_control = controls + index * CONTROL
+            messages[index].msg_hdr.msg_controllen = CONTROL
+        got = c_recvmmsg(fd, messages, count, MSG_DONTWAIT, NULL)
+        if got < 0:
+            return -errno
+        for index in range(got):
+            cut = 0
+            item = CMSG_FIRSTHDR(&messages[index].msg_hdr)
+            while item != NULL:
+                if item.cmsg_level == SOL_UDP and item.cmsg_type == UDP_GRO:
+                    cut = (<int32_t *> CMSG_DATA(item))[0]
+                item = CMSG_NXTHDR(&messages[index].msg_hdr, item)
+            lengths[index] = -EMSGSIZE if messages[index].msg_hdr.msg_flags & MSG_TRUNC else messages[index].msg_len
+            cuts[index] = cut
+        return got
+
+
+cdef class _Memory:
+    """The buffer face of an arena; it keeps the arena alive for as long as any view of it exists."""
+
+    cdef Arena arena
+
+    @staticmethod
+    cdef _Memory of(Arena arena):
+        cdef _Memory memory = _Memory.__new__(_Memory)
+        memory.arena = arena
+        return memory
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.arena.base, self.arena.size, 0, flags)

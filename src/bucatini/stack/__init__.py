@@ -1,0 +1,1 @@
+"""The straight path of a frame: classify, ingress, egress, deadlines."""

@@ -1,0 +1,232 @@
+"""One frame of the guest, taken apart once: Ethernet, IP, transport, each checked before the next is looked at.
+
+`Packet` is made once and filled for every frame. `parse` returns 0 and sets `kind`, or returns the `DropReason`; nothing raises, and after a
+0 every offset lies inside the frame. Only what is true of every frame is judged here: lengths, checksums, addresses that no packet may carry.
+Who may talk to whom is policy's, what answers is the stack's business.
+
+Transport checksums are verified unless the virtio-net header says that they are not made yet (the frame never left this machine's memory) or were verified by
+the link. A later fragment has no transport header: `kind` is FRAGMENT and the caller reassembles first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bucatini.base.reasons import DropReason
+from bucatini.wire.checksum import transport_ok
+from bucatini.wire.icmp import IcmpView
+from bucatini.wire.ip import IpView
+from bucatini.wire.octets import load16, load_bytes
+from bucatini.wire.tcp import TcpOptions, TcpView
+from bucatini.wire.udp import UdpView
+from bucatini.wire.virtio_net import VirtioNetHeader
+
+__all__ = ["ARP", "FRAGMENT", "ICMP", "LINK_HEADER", "TCP", "UDP", "Packet"]
+
+ARP = 1
+TCP = 2
+UDP = 3
+ICMP = 4
+FRAGMENT = 5
+
+LINK_HEADER = 12
+"""Bytes before the Ethernet header: virtio_net_hdr."""
+ETHERNET = 14
+CHECKSUM_KNOWN = 3
+"""NEEDS_CSUM or DATA_VALID."""
+
+TRUNCATED = int(DropReason.TRUNCATED)
+FOREIGN_MAC = int(DropReason.FOREIGN_MAC)
+VLAN = int(DropReason.VLAN)
+ETHERTYPE = int(DropReason.ETHERTYPE)
+FAMILY_OFF = int(DropReason.FAMILY_OFF)
+SOURCE_ROUTE = int(DropReason.SOURCE_ROUTE)
+HOP_LIMIT = int(DropReason.HOP_LIMIT)
+SOURCE_LOOPBACK = int(DropReason.SOURCE_LOOPBACK)
+SOURCE_MULTICAST = int(DropReason.SOURCE_MULTICAST)
+DESTINATION_UNUSABLE = int(DropReason.DESTINATION_UNUSABLE)
+PROTOCOL = int(DropReason.PROTOCOL)
+L4_CHECKSUM = int(DropReason.L4_CHECKSUM)
+TCP_HEADER = int(DropReason.TCP_HEADER)
+UDP_HEADER = int(DropReason.UDP_HEADER)
+ICMP_HEADER = int(DropReason.ICMP_HEADER)
+
+IP_REASONS = (
+    0,
+    int(DropReason.IP_LENGTH),
+    int(DropReason.IP_HEADER),
+    int(DropReason.IP_HEADER),
+    int(DropReason.IP_CHECKSUM),
+    int(DropReason.IP_LENGTH),
+    int(DropReason.IP_OPTION),
+)
+"""By the number that `IpView.parse` returns."""
+
+
+class Packet:
+    """Views of the frame parsed last. `buf` is the arena all frames are in; positions are offsets in it."""
+
+    __slots__ = (
+        "buf",
+        "end",
+        "ethernet_at",
+        "gateway_mac",
+        "icmp",
+        "ip",
+        "ipv4",
+        "ipv6",
+        "kind",
+        "memory",
+        "options",
+        "sum_of",
+        "tcp",
+        "udp",
+        "vnet",
+    )
+
+    def __init__(
+        self,
+        buf: memoryview,
+        gateway_mac: bytes,
+        sum_of: Callable[[memoryview], int],
+        ipv4: bool = True,
+        ipv6: bool = True,
+    ) -> None:
+        """`sum_of` is the ones' complement sum to use, see `wire.checksum`; the booleans say which families the guest has."""
+        self.buf = buf
+        self.memory = buf
+        self.gateway_mac = gateway_mac
+        self.sum_of = sum_of
+        self.ipv4 = ipv4
+        self.ipv6 = ipv6
+        self.vnet = VirtioNetHeader()
+        self.ip = IpView()
+        self.tcp = TcpView()
+        self.options = TcpOptions()
+        self.udp = UdpView()
+        self.icmp = IcmpView()
+        self.ethernet_at = 0
+        self.end = 0
+        self.kind = 0
+
+    def parse(self, at: int, length: int) -> int:
+        """Take apart the frame of `length` bytes at `at`, which begins with the virtio-net header."""
+        buf = self.buf
+        self.end = at + length
+        self.ethernet_at = at + LINK_HEADER
+        if length < LINK_HEADER + ETHERNET:
+            return TRUNCATED
+        self.vnet.parse(buf, at)
+        if not buf[self.ethernet_at] & 1 and not self._is_for_us(self.ethernet_at):
+            return FOREIGN_MAC
+        ethertype = load16(buf, self.ethernet_at + 12)
+        if ethertype == 0x0800:
+            return self._ip(4) if self.ipv4 else FAMILY_OFF
+        if ethertype == 0x86DD:
+            return self._ip(6) if self.ipv6 else FAMILY_OFF
+        if ethertype == 0x0806:
+            self.kind = ARP
+            return 0 if self.ipv4 else FAMILY_OFF
+        return VLAN if ethertype == 0x8100 or ethertype == 0x88A8 else ETHERTYPE
+
+    def _is_for_us(self, at: int) -> bool:
+        return load_bytes(self.buf, at, 6) == self.gateway_mac
+
+    def _ip(self, version: int) -> int:
+        ip = self.ip
+        bad = ip.parse(self.buf, self.ethernet_at + ETHERNET, self.end)
+        if bad:
+            return IP_REASONS[bad]
+        if ip.version != version:
+            return int(DropReason.IP_HEADER)
+        self.end = ip.end
+        if ip.source_route:
+            return SOURCE_ROUTE
+        if ip.hop_limit == 0:
+            return HOP_LIMIT
+        bad = self._ipv4_addresses() if version == 4 else self._ipv6_addresses()
+        if bad:
+            return bad
+        if ip.fragment:
+            self.kind = FRAGMENT
+            return 0
+        return self.transport()
+
+    def _ipv4_addresses(self) -> int:
+        """Loopback, multicast and reserved sources are never right (RFC 1122 3.2.1.3); neither is a loopback destination."""
+        source = self.buf[self.ip.source_at]
+        destination = self.buf[self.ip.destination_at]
+        if source == 127:
+            return SOURCE_LOOPBACK
+        if source >= 224:
+            return SOURCE_MULTICAST
+        if destination == 127 or destination == 0:
+            return DESTINATION_UNUSABLE
+        return 0
+
+    def _ipv6_addresses(self) -> int:
+        """RFC 4291 2.5.2, 2.5.3, 2.7: `::1` on a wire, and multicast sources, are wrong."""
+        buf = self.buf
+        if buf[self.ip.source_at] == 0xFF:
+            return SOURCE_MULTICAST
+        if buf[self.ip.source_at] == 0 and self._tiny(self.ip.source_at) == 1:
+            return SOURCE_LOOPBACK
+        if buf[self.ip.destination_at] == 0 and self._tiny(self.ip.destination_at) >= 0:
+            return DESTINATION_UNUSABLE
+        return 0
+
+    def _tiny(self, at: int) -> int:
+        """0 for `::`, 1 for `::1`, -1 for anything else."""
+        for index in range(15):
+            if self.buf[at + index]:
+                return -1
+        return self.buf[at + 15] if self.buf[at + 15] <= 1 else -1
+
+    def transport(self) -> int:
+        """The transport header of the IP packet in `ip`."""
+        ip = self.ip
+        protocol = ip.protocol
+        if protocol == 6:
+            self.kind = TCP
+            if not self.tcp.parse(self.buf, ip.payload_at, ip.end):
+                return TCP_HEADER
+            end = ip.end
+        elif protocol == 17:
+            self.kind = UDP
+            if not self.udp.parse(self.buf, ip.payload_at, ip.end):
+                return UDP_HEADER
+            end = self.udp.end
+        elif (protocol == 1 and ip.version == 4) or (protocol == 58 and ip.version == 6):
+            self.kind = ICMP
+            if not self.icmp.parse(self.buf, ip.payload_at, ip.end):
+                return ICMP_HEADER
+            end = ip.end
+        else:
+            return PROTOCOL
+        if not self.vnet.flags & CHECKSUM_KNOWN and not self._sum_is_right(end):
+            return L4_CHECKSUM
+        if protocol == 6 and self.tcp.flags & 2:
+            self.options.parse(self.buf, self.tcp.options_at, self.tcp.payload_at)
+        return 0
+
+    def _sum_is_right(self, end: int) -> bool:
+        ip = self.ip
+        return transport_ok(
+            self.memory, ip.source_at, ip.destination_at, ip.address_length, ip.protocol, ip.payload_at, end, self.sum_of
+        )
+
+    def source(self) -> bytes:
+        """Packed source address."""
+        return load_bytes(self.buf, self.ip.source_at, self.ip.address_length)
+
+    def destination(self) -> bytes:
+        """Packed destination address."""
+        return load_bytes(self.buf, self.ip.destination_at, self.ip.address_length)
+
+    def key(self) -> bytes:
+        """The flow's key: addresses and ports (or the ICMP identifier) as they stand in the packet."""
+        ip = self.ip
+        addresses = load_bytes(self.buf, ip.source_at, 2 * ip.address_length)
+        if self.kind == ICMP:
+            return addresses + load_bytes(self.buf, ip.payload_at + 4, 2)
+        return addresses + load_bytes(self.buf, ip.payload_at, 4)

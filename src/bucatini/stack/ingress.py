@@ -1,0 +1,282 @@
+"""The straight path of a frame from the guest: classify, answer what is ours, find the flow, or ask policy for a new one.
+
+`Ingress.frame` returns `DropReason.NONE` when the frame was of use and the reason when it was not; it never raises for what a frame holds. All effects go through
+`out` (the engine's sink). New flows are the slow path and written for reading; the fast path is `parse`, one dictionary look-up, and the flow's own machine.
+
+Where a conversation really goes is decided once, by `_dial`: the gateway's port 53 is our resolver, any other port of the gateway is the host's loopback, everything
+else is itself. Policy is asked about the address the guest used. A refusal is told at once: RST for TCP, ICMP administratively prohibited for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bucatini.base.address import Endpoint
+from bucatini.base.events import FlowRefused, Refusal
+from bucatini.base.reasons import DropReason
+from bucatini.base.verdict import EGRESS, Request, Verdict
+from bucatini.flows.datagram_flow import DatagramFlow
+from bucatini.flows.table import FlowTable
+from bucatini.flows.tcp import guest_segment, guest_unreachable, open_from_guest
+from bucatini.flows.tcp_flow import TcpFlow
+from bucatini.stack.classify import ARP, FRAGMENT, TCP, UDP, Packet
+from bucatini.stack.gateway import Gateway
+from bucatini.stack.settings import StackSettings
+
+__all__ = ["Ingress"]
+
+SYN, RST, ACK, FIN = 0x02, 0x04, 0x10, 0x01
+SYN_MASK = SYN | RST | ACK | FIN
+DNS_PORT = 53
+TIME_WAIT = 9
+GSO_UDP_L4 = 5
+
+PORT_ZERO = int(DropReason.PORT_ZERO)
+NO_FLOW = int(DropReason.NO_FLOW)
+POLICY_DENIED = int(DropReason.POLICY_DENIED)
+FLOW_TABLE_FULL = int(DropReason.FLOW_TABLE_FULL)
+SOCKETS_EXHAUSTED = int(DropReason.SOCKETS_EXHAUSTED)
+DESTINATION_UNUSABLE = int(DropReason.DESTINATION_UNUSABLE)
+SOURCE_UNSPECIFIED = int(DropReason.SOURCE_UNSPECIFIED)
+ICMP_TYPE = int(DropReason.ICMP_TYPE)
+
+LOOPBACK_V4 = bytes((127, 0, 0, 1))
+LOOPBACK_V6 = bytes(15) + b"\x01"
+
+
+class Ingress:
+    """One guest's way in. `decide` is policy; `isn` gives an initial sequence number for a key (RFC 6528)."""
+
+    __slots__ = ("decide", "gateway", "isn", "out", "packet", "settings", "table")
+
+    def __init__(
+        self,
+        packet: Packet,
+        table: FlowTable,
+        settings: StackSettings,
+        gateway: Gateway,
+        decide: Callable[[Request], Verdict],
+        isn: Callable[[bytes], int],
+        out: Any,
+    ) -> None:
+        self.packet = packet
+        self.table = table
+        self.settings = settings
+        self.gateway = gateway
+        self.decide = decide
+        self.isn = isn
+        self.out = out
+
+    def frame(self, at: int, length: int, now: float) -> int:
+        """One frame of `length` bytes at `at`, virtio-net header first."""
+        packet = self.packet
+        reason = packet.parse(at, length)
+        if reason:
+            return reason
+        kind = packet.kind
+        if kind == TCP:
+            return self._tcp(now)
+        if kind == UDP:
+            return self._udp(now)
+        if kind == FRAGMENT:
+            return self._fragment(now)
+        return self._control(now)
+
+    def _tcp(self, now: float) -> int:
+        packet = self.packet
+        flow = self.table.tcp.get(packet.key())
+        if flow is None:
+            return self._no_tcp_flow(now)
+        if flow.state == TIME_WAIT and packet.tcp.flags & SYN_MASK == SYN:
+            # RFC 9293 3.10.7.4: a new SYN may take over a finished conversation's ports.
+            self.out.close(flow, "closed")
+            return self._no_tcp_flow(now)
+        return guest_segment(flow, packet.tcp, packet.options, now, self.out)
+
+    def _no_tcp_flow(self, now: float) -> int:
+        packet = self.packet
+        segment = packet.tcp
+        if segment.flags & SYN_MASK == SYN:
+            return self._open_tcp(now)
+        if segment.flags & RST == 0:
+            # RFC 9293 3.10.7.1: the guest learns at once that the conversation is gone.
+            self.out.transmit_frame(self.gateway.reset_for(packet))
+        return NO_FLOW
+
+    def _open_tcp(self, now: float) -> int:
+        packet = self.packet
+        segment = packet.tcp
+        if segment.source_port == 0 or segment.destination_port == 0:
+            return PORT_ZERO
+        guest = Endpoint(packet.source(), segment.source_port)
+        peer = Endpoint(packet.destination(), segment.destination_port)
+        if _is_group(peer.address) or _is_unspecified(guest.address) or peer.address in self.settings.guests:
+            return DESTINATION_UNUSABLE
+        reason, verdict = self._ask(6, "tcp", guest, peer, now)
+        if reason:
+            self.out.transmit_frame(self.gateway.reset_for(packet))
+            return reason
+        flow = TcpFlow(guest, peer, EGRESS, now)
+        flow.key = packet.key()
+        flow.rule = verdict.rule
+        flow.host = self._dial(peer)
+        family = len(guest.address)
+        segmented = self.settings.tso4 if family == 4 else self.settings.tso6
+        flow.set_mss(packet.options.mss, self.settings.mss(family), segmented)
+        self.table.add(flow)
+        self.out.opened(flow)
+        open_from_guest(flow, segment, packet.options, self.isn(flow.key), self.out)
+        return 0
+
+    def _udp(self, now: float) -> int:
+        packet = self.packet
+        flow = self.table.udp.get(packet.key())
+        if flow is None:
+            flow = self._open_udp(now)
+            if isinstance(flow, int):
+                return flow
+        flow.last_active = now
+        datagram = packet.udp
+        cut = packet.vnet.gso_size if packet.vnet.gso_type == GSO_UDP_L4 else 0
+        return self.out.send_datagram(flow, datagram.payload_at, datagram.end - datagram.payload_at, cut)  # type: ignore[no-any-return]
+
+    def _open_udp(self, now: float) -> DatagramFlow | int:
+        packet = self.packet
+        datagram = packet.udp
+        if datagram.source_port == 0 or datagram.destination_port == 0:
+            return PORT_ZERO
+        guest = Endpoint(packet.source(), datagram.source_port)
+        peer = Endpoint(packet.destination(), datagram.destination_port)
+        if _is_unspecified(guest.address):
+            return SOURCE_UNSPECIFIED
+        if peer.address in self.settings.guests:
+            return DESTINATION_UNUSABLE
+        if peer.port == DNS_PORT and peer.address in self.settings.gateways:
+            return self._dns(guest, peer)
+        reason, verdict = self._ask(17, "udp", guest, peer, now)
+        if reason:
+            self.out.transmit_error(self.gateway.prohibited(packet))
+            return reason
+        flow = DatagramFlow(17, guest, peer, EGRESS, now)
+        flow.key = packet.key()
+        flow.rule = verdict.rule
+        flow.host = self._dial(peer)
+        return self._open_datagram(flow)
+
+    def _open_datagram(self, flow: DatagramFlow) -> DatagramFlow | int:
+        error = self.out.open_datagram(flow)
+        if error:
+            self.out.transmit_error(self.gateway.unreachable(self.packet, error))
+            return SOCKETS_EXHAUSTED
+        self.table.add(flow)
+        self.out.opened(flow)
+        return flow
+
+    def _dns(self, guest: Endpoint, gateway: Endpoint) -> int:
+        """A question to the gateway: no flow, one datagram in, one out."""
+        packet = self.packet
+        verdict = self.decide(Request(EGRESS, 17, gateway.address, gateway.port))
+        if not verdict.allow:
+            self.out.refused(FlowRefused("udp", EGRESS, guest, gateway, verdict.rule, Refusal.POLICY))
+            self.out.transmit_error(self.gateway.prohibited(packet))
+            return POLICY_DENIED
+        message = bytes(packet.memory[packet.udp.payload_at : packet.udp.end])
+        self.out.resolve(message, guest, gateway)
+        return 0
+
+    def _fragment(self, now: float) -> int:
+        """Collect; when this was the last piece, the whole packet takes the same path once more."""
+        packet = self.packet
+        whole = self.gateway.reassemble(packet, now)
+        if isinstance(whole, int):
+            return whole
+        at, length = self.out.place_packet(whole, packet.ip.version)
+        reason = self.frame(at, length, now)
+        self.out.flush_datagrams()
+        return reason
+
+    def _control(self, now: float) -> int:
+        """ARP, NDP, echo: what the gateway answers itself, and echo to everybody else."""
+        packet = self.packet
+        if packet.kind == ARP:
+            return self._answer(self.gateway.arp(packet), int(DropReason.ARP_NOT_OURS))
+        if packet.ip.version == 6 and 133 <= packet.icmp.type <= 137:
+            return self._answer(self.gateway.ndp(packet), int(DropReason.NDP_NOT_OURS))
+        request = 8 if packet.ip.version == 4 else 128
+        if packet.icmp.type != request or packet.icmp.code != 0:
+            return self._icmp_error(now)
+        reply = self.gateway.echo(packet)
+        if reply is not None:
+            self.out.transmit_frame(reply)
+            return 0
+        return self._echo(now)
+
+    def _answer(self, reply: bytes | None, otherwise: int) -> int:
+        if reply is None:
+            return otherwise
+        self.out.transmit_frame(reply)
+        return 0
+
+    def _echo(self, now: float) -> int:
+        packet = self.packet
+        flow = self.table.icmp.get(packet.key())
+        if flow is None:
+            guest = Endpoint(packet.source(), packet.icmp.identifier)
+            peer = Endpoint(packet.destination(), 0)
+            if _is_unspecified(guest.address) or _is_group(peer.address):
+                return DESTINATION_UNUSABLE
+            protocol = 1 if packet.ip.version == 4 else 58
+            reason, verdict = self._ask(protocol, "icmp", guest, peer, now)
+            if reason:
+                self.out.transmit_error(self.gateway.prohibited(packet))
+                return reason
+            flow = DatagramFlow(protocol, guest, peer, EGRESS, now)
+            flow.key = packet.key()
+            flow.rule = verdict.rule
+            opened = self._open_datagram(flow)
+            if isinstance(opened, int):
+                return opened
+        flow.last_active = now
+        return self.out.send_echo(flow, packet.icmp.sequence, packet.icmp.payload_at, packet.ip.end)  # type: ignore[no-any-return]
+
+    def _icmp_error(self, now: float) -> int:
+        """The guest reports a destination of its own unreachable: of interest only while a published port's SYN waits."""
+        key = self.gateway.quoted_tcp_key(self.packet)
+        flow = self.table.tcp.get(key) if key is not None else None
+        if flow is None:
+            return ICMP_TYPE
+        guest_unreachable(flow, self.out)
+        return 0
+
+    def _ask(self, protocol: int, name: str, guest: Endpoint, peer: Endpoint, now: float) -> tuple[int, Verdict]:
+        """Policy, then room. Returns the reason to refuse, or 0, and the verdict; a refusal is reported here."""
+        verdict = self.decide(Request(EGRESS, protocol, peer.address, peer.port))
+        if not verdict.allow:
+            self.out.refused(FlowRefused(name, EGRESS, guest, peer, verdict.rule, Refusal.POLICY))
+            return POLICY_DENIED, verdict
+        oldest = self.table.oldest_waiting()
+        if oldest is not None:
+            self.out.close(oldest, "closed")
+        if self.table.full():
+            self.table.refused += 1
+            self.out.refused(FlowRefused(name, EGRESS, guest, peer, verdict.rule, Refusal.TABLE_FULL))
+            return FLOW_TABLE_FULL, verdict
+        return 0, verdict
+
+    def _dial(self, peer: Endpoint) -> Endpoint | None:
+        """The host's end when it is not what the guest calls it: the gateway is the host's loopback."""
+        if peer.address == self.settings.gateway_ipv4:
+            return Endpoint(LOOPBACK_V4, peer.port)
+        if peer.address == self.settings.gateway_ipv6:
+            return Endpoint(LOOPBACK_V6, peer.port)
+        return None
+
+
+def _is_group(address: bytes) -> bool:
+    """Multicast, or IPv4 above it: class E and the limited broadcast."""
+    return address[0] >= 224 if len(address) == 4 else address[0] == 0xFF
+
+
+def _is_unspecified(address: bytes) -> bool:
+    return not any(address)

@@ -1,0 +1,84 @@
+"""Runs a command in a guest without a data plane: `launch_guest.py [KEY=VALUE...] -- COMMAND [ARG...]`.
+
+Frames from the guest are left in the TAP. Says on stderr what the guest lacks, and ends with the command's status.
+Keys: `agent=FILE` and `tap=FILE` write the agent's process id and the granted offloads; `offloads=NAME,NAME` asks for
+no more than these; `ipv4=0`, `ipv6=0`, `mtu=N`, `interface=NAME`; `mirror=1` takes the host's addresses; `hold=1` sets
+everything up and then waits for a line on stdin before it starts the command; `sockets=KIND:N` makes sockets in the
+guest first and says where the first could be bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from bucatini.base.errors import BucatiniError
+from bucatini.host.guest import Guest, GuestSettings, Offloads, launch
+from bucatini.host.mirror import read_host
+
+IPV4 = bytes([172, 16, 0, 0])
+IPV6 = bytes.fromhex("fd426d73006200000000000000000000")
+
+
+def main() -> int:
+    """The command's status; 2 when it could not be started."""
+    split = sys.argv.index("--")
+    keys = dict(word.split("=", 1) for word in sys.argv[1:split])
+    try:
+        guest = launch(settings_from(keys, tuple(sys.argv[split + 1 :])))
+        try:
+            tap = guest.tap()
+            for note in guest.notes:
+                print(f"note: {note}", file=sys.stderr)
+            for key, text in (("tap", f"{tap.offloads.mask:#x}"), ("agent", str(guest.agent_id))):
+                if key in keys:
+                    Path(keys[key]).write_text(text)
+            if "sockets" in keys:
+                make_sockets(guest, *keys["sockets"].split(":"))
+            if "hold" in keys:
+                print("ready", flush=True)
+                sys.stdin.readline()
+            return asyncio.run(run(guest))
+        finally:
+            guest.close()
+    except BucatiniError as error:
+        print(f"bucatini: {error}", file=sys.stderr)
+        return 2
+
+
+def settings_from(keys: dict[str, str], command: tuple[str, ...]) -> GuestSettings:
+    names = keys.get("offloads")
+    settings = GuestSettings(
+        command=command,
+        guest_mac=bytes.fromhex("026d73000002"),
+        mtu=int(keys.get("mtu", "1500")),
+        addresses=((IPV4[:3] + b"\2", 30), (IPV6[:15] + b"\2", 64)),
+        gateways=(IPV4[:3] + b"\1", IPV6[:15] + b"\1"),
+        resolv_conf="nameserver 172.16.0.1\n",
+        hosts="127.0.0.1 localhost\n172.16.0.1 host.bucatini.internal\n",
+        ipv4=keys.get("ipv4", "1") == "1",
+        ipv6=keys.get("ipv6", "1") == "1",
+        offloads=Offloads() if names is None else Offloads.from_names(*names.split(",")),
+        interface=keys.get("interface", "eth0"),
+    )
+    if "mirror" in keys:
+        host = read_host()
+        settings = settings._replace(mtu=host.mtu, addresses=host.addresses, gateways=host.gateways, routes=host.routes)
+    return settings
+
+
+def make_sockets(guest: Guest, kind: str, count: str) -> None:
+    made = guest.factory.create(kind, int(count))
+    address = "172.16.0.2" if kind.endswith("4") else "fd42:6d73:62::2"
+    made[0].bind((address, 80))
+    print(len(made), made[0].getsockname()[:2], made[0].getblocking(), made[0].get_inheritable(), flush=True)
+
+
+async def run(guest: Guest) -> int:
+    guest.start()
+    return await guest.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

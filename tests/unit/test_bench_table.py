@@ -1,0 +1,172 @@
+"""The pure parts of scripts/bench: medians, ratios, goals, footnotes, the table as text and as a document section."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks import document, table
+from benchmarks.cases import all_cases
+from benchmarks.rows import ABSOLUTE, BEST, COMPILED, PASTA, PURE, ROWS, SLIRP, Goal, Row
+from benchmarks.table import Results
+
+BY_KEY = {row.key: row for row in ROWS}
+UP = "tcp.up.1500.1.v4"
+
+
+def results(**columns: float) -> Results:
+    """One sample of the row UP per named column."""
+    made = Results()
+    for peer, value in columns.items():
+        made.add(UP, peer, value)
+    return made
+
+
+def test_row_keys_are_unique_and_every_row_is_filled_by_exactly_one_case() -> None:
+    filled = [key for case in all_cases() for key in case.keys]
+    assert sorted(filled) == sorted(BY_KEY)
+    assert len(BY_KEY) == len(ROWS)
+
+
+def test_rows_at_own_mtu_exist() -> None:
+    for row in ROWS:
+        for _, key in row.own_mtu_keys:
+            assert key in BY_KEY
+
+
+def test_median_is_of_all_samples_and_none_without_any() -> None:
+    made = Results()
+    for value in (9.0, 1.0, 2.0):
+        made.add(UP, PASTA, value)
+    assert made.median(UP, PASTA) == 2.0
+    assert made.median(UP, SLIRP) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "ms", "-"),
+        (1.234, "Gbit/s", "1.23"),
+        (12.34, "Gbit/s", "12.3"),
+        (123.4, "us", "123"),
+        (1234.4, "us", "1,234"),
+        (52.4, "per s", "52"),
+        (123456.0, "packets/s", "123,456"),
+    ],
+)
+def test_format_value(value: float | None, unit: str, text: str) -> None:
+    assert table.format_value(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (0.954, "0.95x"), (8.0, "8.00x"), (12.34, "12.3x"), (250.4, "250x")]
+)
+def test_format_ratio(value: float | None, text: str) -> None:
+    assert table.format_ratio(value) == text
+
+
+def test_divide_by_nothing_or_zero_is_none() -> None:
+    assert table.divide(1.0, None) is None
+    assert table.divide(None, 1.0) is None
+    assert table.divide(1.0, 0.0) is None
+    assert table.divide(3.0, 2.0) == 1.5
+
+
+@given(st.lists(st.floats(0.001, 1e9), min_size=1))
+def test_best_follows_the_sense_of_the_row(values: list[float]) -> None:
+    more, less = Row("a", "tcp", "a", "x"), Row("b", "tcp", "b", "x", more_is_better=False)
+    assert table.best(more, [None, *values]) == max(values)
+    assert table.best(less, [*values, None]) == min(values)
+
+
+def test_own_mtu_comparison_takes_each_peer_at_its_default() -> None:
+    made = results(bucatini=8.0, pasta=1.0, slirp4netns=2.0)
+    made.add("tcp.up.65520.1.v4", PASTA, 5.0)
+    made.add("tcp.up.65520.1.v4", SLIRP, 100.0)
+    assert table.best_peer(BY_KEY[UP], made) == 2.0
+    assert table.best_peer_at_own_mtu(BY_KEY[UP], made) == 5.0
+
+
+def test_own_mtu_comparison_needs_every_peer_that_took_part() -> None:
+    made = results(bucatini=8.0, pasta=1.0, slirp4netns=2.0)
+    assert table.best_peer_at_own_mtu(BY_KEY[UP], made) is None
+    made.failures[("tcp.up.65520.1.v4", PASTA)] = "Bus error"
+    assert table.best_peer_at_own_mtu(BY_KEY[UP], made) == 2.0
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(16.0, ">= 8x best: met"), (15.0, ">= 8x best: MISSED, 7.50x")])
+def test_goal_where_more_is_better(ours: float, verdict: str) -> None:
+    made = results(bucatini=ours, pasta=1.0, slirp4netns=2.0)
+    assert table.judge(BY_KEY[UP], Goal(COMPILED, BEST, 8), made) == verdict
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(11.0, "<= 1.1x pasta: met"), (12.0, "<= 1.1x pasta: MISSED, 1.20x")])
+def test_goal_where_less_is_better(ours: float, verdict: str) -> None:
+    row = Row(UP, "latency", "delay", "us", more_is_better=False)
+    assert table.judge(row, Goal(COMPILED, PASTA, 1.1), results(bucatini=ours, pasta=10.0)) == verdict
+
+
+def test_absolute_goal_and_goal_of_the_pure_form() -> None:
+    row = Row(UP, "start", "start", "ms", more_is_better=False)
+    assert table.judge(row, Goal(COMPILED, ABSOLUTE, 300), results(bucatini=412.0)) == "<= 300 ms: MISSED, 412"
+    made = results(pure=3.0, pasta=1.0)
+    assert table.judge(BY_KEY[UP], Goal(PURE, BEST, 1), made) == "pure >= 1x best: met"
+
+
+def test_goal_without_both_sides_is_silent() -> None:
+    assert table.judge(BY_KEY[UP], Goal(COMPILED, BEST, 8), results(bucatini=1.0)) == ""
+    assert table.judge(BY_KEY[UP], Goal(COMPILED, BEST, 8), results(pasta=1.0)) == ""
+
+
+def test_failure_becomes_one_footnote_however_often_it_happens() -> None:
+    made = results(pasta=1.0)
+    made.failures[(UP, SLIRP)] = "Bus error"
+    made.failures[("tcp.down.1500.1.v4", SLIRP)] = "Bus error"
+    text = table.render_text(made)
+    assert text.count("[1] slirp4netns: Bus error") == 1
+    assert text.count("- [1]") == 2
+    assert "[2]" not in text
+
+
+def test_loss_stands_beside_the_rate() -> None:
+    made = Results()
+    made.add("udp.up.64", PASTA, 1000.0)
+    made.add("udp.up.64.loss", PASTA, 0.254)
+    assert "1,000 (25%)" in table.render_text(made)
+
+
+def test_text_columns_line_up() -> None:
+    made = results(native=20.0, bucatini=8.0, pure=4.0, pasta=1.0, slirp4netns=0.5)
+    lines = [line for line in table.render_text(made).splitlines() if "  " in line]
+    assert lines[0].index("/ pasta") + len("/ pasta") == lines[1].index("8.00x", 60) + len("8.00x")
+
+
+def test_document_starts_from_the_skeleton_and_keeps_what_people_wrote() -> None:
+    first = document.replace_section("", "one\n")
+    assert first.startswith("# Performance")
+    edited = first + "Because of the cache.\n"
+    second = document.replace_section(edited, "two\n")
+    assert second == edited.replace("one\n", "two\n")
+    assert document.replace_section(second, "two\n") == second
+
+
+def test_document_without_markers_gets_them_at_its_end() -> None:
+    text = document.replace_section("# Mine\n", "one\n")
+    assert text == f"# Mine\n\n{document.BEGIN}\n\none\n\n{document.END}\n"
+
+
+def test_markdown_has_facts_command_and_well_formed_tables() -> None:
+    made = results(bucatini=8.0, pasta=1.0)
+    made.failures[(UP, SLIRP)] = "a | b"
+    text = document.render_markdown(made, {"kernel": "Linux 6"}, "scripts/bench tcp")
+    assert "- kernel: Linux 6" in text
+    assert "    scripts/bench tcp" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+    assert "a \\| b" in text
