@@ -22,6 +22,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -267,7 +268,18 @@ def ordinary_user(name: str) -> Iterator[tuple[int, int]]:
         yield entry.pw_uid, entry.pw_gid
     finally:
         if made:
-            subprocess.run(["userdel", name], check=False, timeout=30, stderr=subprocess.DEVNULL)
+            remove_user(name)
+
+
+def remove_user(name: str) -> None:
+    """Remove a user; its last processes may take a moment to be gone. One that stays is said on stderr."""
+    command = ["userdel", name]
+    for _ in range(10):
+        done = subprocess.run(command, check=False, timeout=30, capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        time.sleep(0.2)
+    print(f"the user {name} stays: {failure_reason(done)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -47,12 +47,15 @@ class Runner:
             session = self._open[(peer.name, wanted)] = peer.open(wanted)
         return session
 
-    def drop(self, peer: Peer, mtu: int | None) -> None:
-        """End this engine if it is up."""
+    def drop(self, peer: Peer, mtu: int | None) -> str:
+        """End this engine if it is up. Returns its last words if it had ended by itself."""
         wanted = None if mtu == peer.default_mtu or isinstance(peer, Native) else mtu
         session = self._open.pop((peer.name, wanted), None)
-        if session is not None:
-            session.close()
+        if session is None:
+            return ""
+        epitaph = session.epitaph()
+        session.close()
+        return epitaph
 
     def close(self) -> None:
         """End all engines."""
@@ -61,6 +64,8 @@ class Runner:
 
     def run(self, case: Case, runs: int) -> None:
         """Sample one case `runs` times at every peer, interleaved."""
+        if case.fresh is not None:
+            self.close()  # other engines would share pages with the one that is measured
         failed = dict.fromkeys((peer.name for peer in self.peers), 0)
         for number in range(runs):
             LOAD_SAMPLES.append(os.getloadavg()[0])
@@ -83,9 +88,9 @@ class Runner:
             elif case.measure is not None:
                 case.measure(self.bench, self.session(peer, case.mtu), record)
         except (BenchError, OSError, ValueError, KeyError) as problem:
-            self.drop(peer, case.mtu)
+            reason = self.drop(peer, case.mtu) or str(problem) or type(problem).__name__
             for key in set(case.keys) - recorded:
-                self.results.failures[(key, peer.name)] = str(problem) or type(problem).__name__
+                self.results.failures[(key, peer.name)] = reason
             return False
         return True
 

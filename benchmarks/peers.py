@@ -41,6 +41,7 @@ class Session:
     tag: str
     bulk_port: int
     echo_port: int
+    log: Path | None = None
     holder: int | None = None
     started: list[subprocess.Popen[str]] = field(default_factory=list)
     helpers: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -50,6 +51,10 @@ class Session:
         if any(process.poll() is not None for process in self.started):
             return False
         return self.holder is None or Path(f"/proc/{self.holder}/ns/net").exists()
+
+    def epitaph(self) -> str:
+        """The last words of an engine that ended although it should run; empty if it runs."""
+        return "" if self.alive() or self.log is None else f"the engine ended: {last_output(self.log)}"
 
     def engine(self) -> set[int]:
         """The process ids of the engine, without the guest command; empty for native loopback."""
@@ -132,7 +137,7 @@ class Wrapper:
         environment = {TAG: tag, **self.extra_environment}
         argv = [*self.command(mtu, ports), self.lab.probe, "hold", tag]
         process = self.lab.host.start(argv, log=log, env=environment)
-        session = Session(self.lab.host, self.lab.host, self.gateway, tag, *ports, started=[process])
+        session = Session(self.lab.host, self.lab.host, self.gateway, tag, *ports, log, started=[process])
         try:
             session.holder = find_holder(tag, process, log, self.lab.host)
             finish(self.lab, session)
@@ -226,7 +231,7 @@ class Slirp:
         host, log = self.lab.host, self.lab.log(tag)
         namespace = ["unshare", "--user", "--map-root-user", "--net", "--mount", self.lab.probe, "hold", tag]
         holder = host.start(namespace, log=self.lab.log(tag + "-ns"))
-        session = Session(host, host, self.gateway, tag, next(_published), next(_published), started=[holder])
+        session = Session(host, host, self.gateway, tag, next(_published), next(_published), log, started=[holder])
         ready, signal_ready = os.pipe()
         try:
             session.holder = find_holder(tag, holder, log, host)

@@ -116,6 +116,7 @@ install_bucatini() {
     if [ "$(cat "$STAMPS/$mode" 2>/dev/null)" = "$digest" ]; then return; fi
     say "Installing bucatini into $VENV (a minute or two when it compiles)"
     rm -f "$STAMPS/auto" "$STAMPS/require"
+    rm -rf build/bdist.*   # what an interrupted build leaves there stops the next one
     BUCATINI_BUILD=$mode pip_install --no-deps --no-build-isolation --force-reinstall .
     printf '%s' "$digest" >"$STAMPS/$mode"
     if [ "$mode" = require ]; then printf '%s' "$digest" >"$STAMPS/auto"; fi

@@ -1,7 +1,7 @@
 """A user-mode network engine: a guest sees a complete network, the host sees the ordinary sockets of one process.
 
-The folders of this package are its layers; docs/architecture.md names them in order. Importing this module loads nothing
-else: what is expensive is imported where it is used.
+The folders of this package are its layers; docs/architecture.md names them in order. Importing this module loads
+nothing else: what is expensive is imported where it is used.
 
 When the environment holds BUCATINI_PURE=1, every module is loaded from its Python source, compiled or not.
 """

@@ -1,10 +1,10 @@
 """Which form of the per-packet modules runs: compiled or interpreted (docs/adr/0002).
 
-Both come from the same `.py`: where a `.pxd` stands beside it, the build compiles the pair to an extension module that lies
-next to the source and that Python prefers on import. All modules are compiled or none is (setup.py sees to it).
+Both come from the same `.py`: where a `.pxd` stands beside it, the build compiles the pair to an extension module that
+lies next to the source and that Python prefers on import. All modules are compiled or none is (setup.py sees to it).
 
-Does not: choose between `native.fast` and its slow twin; `native/__init__.py` does, by trying the import that this module's
-finder refuses in the interpreted form.
+Does not: choose between `native.fast` and its slow twin; `native/__init__.py` does, by trying the import that this
+module's finder refuses in the interpreted form.
 """
 
 from __future__ import annotations

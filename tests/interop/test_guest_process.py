@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.guests import Done, Launcher, eventually, interpreter, readable_sources
+from support.guests import Done, Launcher, eventually, interpreter, parent, readable_sources
 
 pytestmark = [
     pytest.mark.root,
@@ -171,8 +171,8 @@ class TestNetwork:
 
 
 class TestTap:
-    def test_grants_what_the_kernel_knows(self, guest: Launcher, tmp_path: Path) -> None:
-        assert self.granted(guest, tmp_path) & 1
+    def test_grants_what_the_kernel_knows(self, guest: Launcher) -> None:
+        assert self.granted(guest) & 1
 
     @pytest.mark.parametrize(
         ("names", "mask"),
@@ -184,16 +184,14 @@ class TestTap:
             ("tso4", 0x00),  # nothing without the checksum
         ],
     )
-    def test_can_be_forced_lower(self, guest: Launcher, tmp_path: Path, names: str, mask: int) -> None:
-        assert self.granted(guest, tmp_path, f"offloads={names}") == mask
+    def test_can_be_forced_lower(self, guest: Launcher, names: str, mask: int) -> None:
+        assert self.granted(guest, f"offloads={names}") == mask
 
     @staticmethod
-    def granted(guest: Launcher, tmp_path: Path, *keys: str) -> int:
-        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            folder.chmod(0o777)
-        done = guest.run("true", keys=[f"tap={tmp_path}/mask", *keys])
+    def granted(guest: Launcher, *keys: str) -> int:
+        done = guest.run("true", keys=["tap=1", *keys])
         assert done.status == 0, done
-        return int((tmp_path / "mask").read_text(), 16)
+        return int(done.stdout, 16)
 
 
 class TestSurroundings:
@@ -232,6 +230,16 @@ class TestSurroundings:
                 check=False,
             )
         assert done.stdout.split() == [b"0", b"1", b"2", b"3"]
+
+    @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+    def test_closed_streams_are_empty_ones(self, root_guest: Launcher, tmp_path: Path, closed: str) -> None:
+        words = root_guest.words((), ["sh", "-c", f"cat && echo done > {tmp_path}/done"])
+        words = ["sh", "-c", f'exec "$@" {closed}', "sh", *words]
+        done = subprocess.run(
+            words, env=root_guest.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+        )
+        assert done.returncode == 0
+        assert (tmp_path / "done").read_text() == "done\n"
 
     def test_what_the_caller_ignores_stays_ignored(self, root_guest: Launcher) -> None:
         words = ["nohup", *root_guest.words((), ["sh", "-c", "kill -HUP $$; echo alive"])]
@@ -281,10 +289,28 @@ class TestSignals:
         assert engine.stdout.readline() == "up\n"
         engine.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
-            engine.wait(0.3)
+            engine.wait(0.7)
         engine.send_signal(signal.SIGTERM)
         assert engine.wait(5) == 128 + signal.SIGKILL
         engine.communicate()
+
+    @pytest.mark.slow
+    def test_patience_with_one_sigterm_ends_after_ten_seconds(self, root_guest: Launcher) -> None:
+        engine = root_guest.start("sh", "-c", "trap : TERM; echo up; while :; do sleep 0.1; done")
+        assert engine.stdout is not None
+        assert engine.stdout.readline() == "up\n"
+        engine.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            engine.wait(9)
+        assert engine.wait(5) == 128 + signal.SIGKILL
+        engine.communicate()
+
+    def test_timeout_is_one_request(self, root_guest: Launcher) -> None:
+        """timeout(1) signals its child and then the whole group: the command still gets its time."""
+        script = "trap 'sleep 0.1; exit 42' TERM; while :; do sleep 0.02; done"
+        words = ["timeout", "--preserve-status", "1", *root_guest.words((), ["sh", "-c", script])]
+        done = subprocess.run(words, env=root_guest.environment, capture_output=True, timeout=30, check=False)
+        assert done.returncode == 42
 
 
 class TestDeaths:
@@ -322,13 +348,13 @@ class TestDeaths:
 
     def test_init_killed(self, guest: Launcher) -> None:
         engine = guest.start("sleep", "1000")
-        os.kill(_parent(guest.find("sleep 1000")), signal.SIGKILL)
+        os.kill(parent(guest.find("sleep 1000")), signal.SIGKILL)
         assert engine.wait(10) == 128 + signal.SIGKILL
         engine.communicate()
 
     def test_agent_killed_ends_the_guest(self, guest: Launcher) -> None:
         engine = guest.start("sleep", "1000")
-        agent = _parent(_parent(guest.find("sleep 1000")))
+        agent = parent(parent(guest.find("sleep 1000")))
         assert agent != engine.pid
         os.kill(agent, signal.SIGKILL)
         assert engine.wait(10) == 2
@@ -344,10 +370,6 @@ class TestDeaths:
                 os.kill(pid, signal.SIGTERM)
         assert engine.wait(10) == 9
         engine.communicate()
-
-
-def _parent(pid: int) -> int:
-    return int(re.findall(r"^PPid:\t(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[0])
 
 
 class TestRefusals:

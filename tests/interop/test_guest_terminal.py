@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.guests import PATIENCE, Launcher, eventually, interpreter, readable_sources
+from support.guests import PATIENCE, Launcher, eventually, interpreter, parent, readable_sources
 
 pytestmark = [
     pytest.mark.root,
@@ -202,7 +202,7 @@ class TestShellOutside:
 
     def test_bg_then_fg_gives_the_terminal_when_the_command_reads(self, desk: Desk, tmp_path: Path) -> None:
         go = tmp_path / "go"
-        # Not a shell's loop: dash starts programs by vfork, and a child stopped before its exec keeps the shell from it.
+        # Not a shell's loop: dash waits in vfork for a child that is stopped before its exec, and cannot stop itself.
         script = tmp_path / "script"
         script.write_text(
             f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)\nprint('got', input())"
@@ -233,7 +233,9 @@ class TestShellOutside:
         screen, run = desk.shell()
         screen.line(f"{run} cat &")
         reader = desk.launcher.find("cat")
-        await_state(reader, "T")
+        engine = parent(parent(parent(reader)))
+        await_state(engine, "T")
+        assert state(reader) == "T"
         screen.expect("outer> ")
         screen.line("")
         screen.expect("Stopped")

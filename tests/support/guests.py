@@ -8,6 +8,7 @@ may read, and /dev/net/tun is a node of ours with mode 0666, bound over the mach
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -144,6 +145,11 @@ def eventually(look: Callable[[], T], *, or_else: Callable[[], str] = lambda: "n
             pytest.fail(or_else())
         time.sleep(0.01)
     return value
+
+
+def parent(pid: int) -> int:
+    """Of a process, as this PID namespace numbers it."""
+    return int(re.findall(r"^PPid:\t(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[0])
 
 
 @cache

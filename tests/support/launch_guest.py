@@ -1,17 +1,16 @@
 """Runs a command in a guest without a data plane: `launch_guest.py [KEY=VALUE...] -- COMMAND [ARG...]`.
 
 Frames from the guest are left in the TAP. Says on stderr what the guest lacks, and ends with the command's status.
-Keys: `agent=FILE` and `tap=FILE` write the agent's process id and the granted offloads; `offloads=NAME,NAME` asks for
-no more than these; `ipv4=0`, `ipv6=0`, `mtu=N`, `interface=NAME`; `mirror=1` takes the host's addresses; `hold=1` sets
-everything up and then waits for a line on stdin before it starts the command; `sockets=KIND:N` makes sockets in the
-guest first and says where the first could be bound.
+Keys: `tap=1` prints the granted offloads, `offloads=NAME,NAME` asks for no more than these; `ipv4=0`, `ipv6=0`,
+`mtu=N`, `interface=NAME`; `mirror=1` takes the host's addresses; `hold=1` sets everything up and waits for a line on
+stdin before the command starts; `sockets=KIND:N` makes sockets in the guest first and says where the first could be
+bound.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
 from bucatini.base.errors import BucatiniError
 from bucatini.host.guest import Guest, GuestSettings, Offloads, launch
@@ -31,9 +30,8 @@ def main() -> int:
             tap = guest.tap()
             for note in guest.notes:
                 print(f"note: {note}", file=sys.stderr)
-            for key, text in (("tap", f"{tap.offloads.mask:#x}"), ("agent", str(guest.agent_id))):
-                if key in keys:
-                    Path(keys[key]).write_text(text)
+            if "tap" in keys:
+                print(f"{tap.offloads.mask:#x}", flush=True)
             if "sockets" in keys:
                 make_sockets(guest, *keys["sockets"].split(":"))
             if "hold" in keys:

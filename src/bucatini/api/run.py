@@ -1,12 +1,12 @@
 """`run(config)`: a command on a network of its own, from a checked configuration to an exit status.
 
-The guest's processes are forked first, while this process is small and has one thread; the engine's modules are imported while they set up. Published ports are bound and
-captures opened before the command may start, so whatever cannot be is an error and nothing runs.
+The guest's processes are forked first, while this process is small and has one thread; the engine's modules are
+imported while they set up. Published ports are bound and captures opened before the command may start, so whatever
+cannot be is an error and nothing runs.
 """
 
 from __future__ import annotations
 
-import socket
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,7 @@ from bucatini.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from bucatini.config import RunConfig
-    from bucatini.host.guest import Guest, GuestSettings
+    from bucatini.host.guest import Guest, GuestSettings, Offloads, Route
     from bucatini.observe.observers import Observers
     from bucatini.stack.settings import StackSettings
 
@@ -33,7 +33,7 @@ class Network(NamedTuple):
     gateway_mac: bytes
     addresses: tuple[tuple[bytes, int], ...]
     gateways: tuple[bytes, ...]
-    routes: tuple[object, ...]
+    routes: tuple[Route, ...]
     mtu: int
 
     def first(self, length: int) -> bytes | None:
@@ -46,7 +46,9 @@ class Network(NamedTuple):
 
 
 def run(config: RunConfig) -> int:
-    """Run `config.command` and return its exit status as a shell says it. Raises ConfigError or HostError before it starts."""
+    """Run `config.command` and return its exit status as a shell says it. Raises ConfigError or HostError before it
+    starts.
+    """
     from bucatini.host.guest import launch
     from bucatini.observe.observers import Observers
 
@@ -95,7 +97,7 @@ def _guest_settings(config: RunConfig, network: Network) -> GuestSettings:
         mtu=network.mtu,
         addresses=network.addresses,
         gateways=network.gateways,
-        routes=network.routes,  # type: ignore[arg-type]
+        routes=network.routes,
         resolv_conf="".join(f"nameserver {_nameserver(gateway)}\n" for gateway in network.gateways),
         hosts=_hosts(network),
         ipv4=network.first(4) is not None,
@@ -109,11 +111,11 @@ def _nameserver(address: bytes) -> str:
 
 def _hosts(network: Network) -> str:
     """The guest's /etc/hosts: itself, and the gateway under every name of the host."""
+    from bucatini.host.settings import default_hostname
     from bucatini.services.dns import HOST_NAMES
 
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    name = f"bucatini-{socket.gethostname()}"[:64]
-    lines += [f"{text(address)} {name}" for address, _ in network.addresses[:1]]
+    lines += [f"{text(address)} {default_hostname()}" for address, _ in network.addresses]
     lines += [f"{text(gateway)} {' '.join(HOST_NAMES)}" for gateway in network.gateways]
     return "\n".join(lines) + "\n"
 
@@ -158,7 +160,7 @@ async def _wait(guest: Guest) -> int:
     return await guest.wait()
 
 
-def _stack_settings(network: Network, offloads: object) -> StackSettings:
+def _stack_settings(network: Network, offloads: Offloads) -> StackSettings:
     from bucatini.stack.settings import StackSettings
 
     return StackSettings(
@@ -169,6 +171,6 @@ def _stack_settings(network: Network, offloads: object) -> StackSettings:
         network.gateway(4),
         network.gateway(16),
         network.mtu,
-        offloads.tso4,  # type: ignore[attr-defined]
-        offloads.tso6,  # type: ignore[attr-defined]
+        offloads.tso4,
+        offloads.tso6,
     )

@@ -1,8 +1,8 @@
 """Network addresses as packed bytes in network order: 4 for IPv4, 16 for IPv6 (RFC 791, RFC 4291).
 
-Packed bytes are what frames and sockets hold, compare and hash fast, and carry their family in their length. Text appears
-only at the edges (options, events). An IPv4-mapped IPv6 address is never used to carry IPv4 inside the program: what
-arrives so is unwrapped at the edge with `unmap`.
+Packed bytes are what frames and sockets hold, compare and hash fast, and carry their family in their length. Text
+appears only at the edges (options, events). An IPv4-mapped IPv6 address is never used to carry IPv4 inside the
+program: what arrives so is unwrapped at the edge with `unmap`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""`Out`, the narrow door through which the state machines act. They say what; the sink of the engine, or a test's recorder, does it.
+"""`Out`, the narrow door through which the state machines act. They say what; the sink of the engine, or a test's
+recorder, does it.
 
-Calls that touch a host socket answer like the kernel calls behind them: a count, or `-errno`. None raises. `flow` is always the flow the
-machine is working on; everything else a call needs (addresses, header template, socket) is found there.
+Calls that touch a host socket answer like the kernel calls behind them: a count, or `-errno`. None raises. `flow` is
+always the flow the machine is working on; everything else a call needs (addresses, header template, socket) is found
+there.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ class TcpOut(Protocol):
     """What a TCP flow may ask for."""
 
     def connect(self, flow: Any) -> None:
-        """Open the host socket towards `flow.host or flow.peer`; the end is told by `host_connected` or `host_failed`, never from inside."""
+        """Open the host socket towards `flow.host or flow.peer`; the end is told by `host_connected` or
+        `host_failed`, never from inside.
+        """
 
     def syn(self, flow: Any, flags: int) -> None:
         """Send a SYN or SYN,ACK with our options; its number is `flow.iss`."""
@@ -27,7 +31,7 @@ class TcpOut(Protocol):
         """Peek up to `limit` bytes of the host socket beyond those in flight. 0 is end of stream."""
 
     def rewind(self, flow: Any) -> int:
-        """Begin peeking at the head of the queue again. 0 or -errno."""
+        """Begin peeking behind the `discard_due` bytes at the head of the queue again. 0 or -errno."""
 
     def discard(self, flow: Any, count: int) -> int:
         """Consume `count` acknowledged bytes. Returns the bytes consumed."""
@@ -45,10 +49,14 @@ class TcpOut(Protocol):
         """Send end of stream to the peer (SHUT_WR)."""
 
     def release(self, flow: Any) -> None:
-        """Close the host socket; what it took is still delivered. The flow lives on (TIME_WAIT)."""
+        """Consume `discard_due` and close the host socket; what it took is still delivered. The flow lives on
+        (TIME_WAIT).
+        """
 
     def close(self, flow: Any, how: str) -> None:
-        """The flow is over: forget it, close its socket and report `how`."""
+        """The flow is over: forget it, close its socket and report `how`; when that is `closed`, consume
+        `discard_due` first.
+        """
 
     def abort(self, flow: Any, how: str) -> None:
         """As `close`, but the peer gets a reset (SO_LINGER with zero time)."""
@@ -61,6 +69,12 @@ class TcpOut(Protocol):
 
     def schedule(self, flow: Any) -> None:
         """Have `flush` called at the end of this turn."""
+
+    def acknowledge_later(self, flow: Any) -> None:
+        """Have `flush` called once more, at `flow.ack_wait` or soon after, unless a turn with this flow comes first."""
+
+    def keep_alive(self, flow: Any) -> None:
+        """Have the kernel ask the peer from now on whether it still lives (SO_KEEPALIVE)."""
 
     def arm(self, flow: Any, at: float) -> None:
         """Have `deadline` called not long after `at` (seconds); an earlier call may come and must be harmless."""

@@ -99,6 +99,8 @@ class DropReason(IntEnum):
     LINK_FULL = 49, "the link takes no more frames at the moment"
     LINK_WRITE_FAILED = 50, "writing to the link failed"
 
+    BUG = 51, "an error of ours, reported once on standard error; the flow it struck was ended"
+
 
 def describe(reason: DropReason) -> str:
     """Label and sentence, as `vlan: tagged for a VLAN (802.1Q); the link has none`."""

@@ -50,7 +50,7 @@ examples:
 class _Parser(argparse.ArgumentParser):
     """argparse that raises ConfigError in place of printing a usage and leaving."""
 
-    def print_help(self, file: SupportsWrite[str] | None = None) -> None:  # noqa: ARG002
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         """Help on stdout, also into a pipe that is closed early."""
         print_text(self.format_help())
 

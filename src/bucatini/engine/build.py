@@ -1,6 +1,7 @@
 """The composition root: from settings to a running translator, readable on one screen.
 
-`Translator` owns what one guest's engine is made of and the order in which it begins and ends. Modes differ only in what is put together here.
+`Translator` owns what one guest's engine is made of and the order in which it begins and ends. Modes differ only in
+what is put together here.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Translator:
     """One guest's network: frames of `link` on one side, host sockets on the other. Runs in the asyncio loop `loop`."""
 
     def __init__(self, parts: Parts) -> None:
-        """Builds everything and binds published ports. Raises ConfigError when a port cannot be had; nothing is left then."""
+        """Builds everything and binds published ports. Raises ConfigError when a port cannot be had; nothing is left
+        then.
+        """
         self.parts = parts
         self.counters = Counters()
         self.reactor = Reactor()
@@ -81,9 +84,7 @@ class Translator:
         settings = parts.settings
         gateway = Gateway(settings, self.counters)
         table = FlowTable(settings.flow_limit)
-        egress = Egress(
-            self.arena.view, settings.guest_mac, settings.gateway_mac, parts.offloads.checksum, checksum
-        )
+        egress = Egress(self.arena.view, settings.guest_mac, settings.gateway_mac, parts.offloads.checksum, checksum)
         self.forwarder = Forwarder(self.loop, HostResolvers(parts.resolv_conf), HostNames(settings.gateways))
         keeps = sockets.keeps_peek_offset() if parts.peek_offset is None else parts.peek_offset
         trains = (parts.offloads.uso4, parts.offloads.uso6)
@@ -95,7 +96,7 @@ class Translator:
         isn = _initial_sequence_numbers()
         packet = Packet(
             self.arena.view, settings.gateway_mac, checksum,
-            settings.guest_ipv4 is not None, settings.guest_ipv6 is not None,
+            settings.guest_ipv4 is not None, settings.guest_ipv6 is not None, self.arena.copy,
         )  # fmt: skip
         ingress = Ingress(packet, table, settings, gateway, parts.decide, isn, self.sink)
         judged = self.link.judged if isinstance(self.link, CapturedLink) else None
@@ -118,7 +119,7 @@ class Translator:
     def _comment(self, reason: int) -> str | None:
         if not reason:
             return None
-        label = DropReason(reason).label
+        label = DropReason(reason).label  # type: ignore[call-arg]
         return f"{label}: {self.sink.last_refusal}" if reason == DropReason.POLICY_DENIED else label
 
     def _publish(self, parts: Parts) -> None:

@@ -1,14 +1,15 @@
 """UDP and ICMP echo on host sockets: the part of the sink that deals in datagrams.
 
-Towards the host: datagrams of one flow that came in one turn leave together. Equal ones, but for a shorter last, leave as one train that the kernel cuts
-(UDP_SEGMENT); the rest by sendmmsg(2). A train the guest made itself (USO) is passed on as it is. If the host's route takes no trains, each datagram
-goes alone.
+Towards the host: datagrams of one flow that came in one turn leave together. Equal ones, but for a shorter last,
+leave as one train that the kernel cuts (UDP_SEGMENT); the rest by sendmmsg(2). A train the guest made itself (USO) is
+passed on as it is. If the host's route takes no trains, each datagram goes alone.
 
-Towards the guest: a socket is read a batch at a time. A train (UDP_GRO) becomes one superframe when the link takes it; equal datagrams in a row are joined to one,
-because a frame costs the same whatever it holds.
+Towards the guest: a socket is read a batch at a time. A train (UDP_GRO) becomes one superframe when the link takes
+it; equal datagrams in a row are joined to one, because a frame costs the same whatever it holds.
 
-Errors: the kernel reports what the network said about a datagram on the socket's error queue (IP_RECVERR, ip(7)); each report becomes the ICMP error the guest would have
-got from the network, quoting its own datagram. Between two reports to one guest nothing else is held.
+Errors: the kernel reports what the network said about a datagram on the socket's error queue (IP_RECVERR, ip(7));
+each report becomes the ICMP error the guest would have got from the network, quoting its own datagram. Between two
+reports to one guest nothing else is held.
 """
 
 from __future__ import annotations
@@ -287,7 +288,9 @@ class Datagrams:
 
 
 def _train(pieces: list[int], start: int, total: int) -> tuple[int, int]:
-    """How many datagrams from `start` on make one train, and the size of its cars: equal ones, and one shorter at the end."""
+    """How many datagrams from `start` on make one train, and the size of its cars: equal ones, and one shorter at the
+    end.
+    """
     size = pieces[2 * start + 1]
     if size == 0:
         return 1, 0

@@ -1,7 +1,7 @@
 """A stock of sockets made inside the guest's network namespace, so that a spliced connection need not wait for one.
 
-The agent in the namespace makes them by the batch. When the stock of a kind runs low a batch is asked for; who comes while it is empty waits in line,
-at most `MAX_WAITING` at a time, beyond which the connection is refused.
+The agent in the namespace makes them by the batch. When the stock of a kind runs low a batch is asked for; who comes
+while it is empty waits in line, at most `MAX_WAITING` at a time, beyond which the connection is refused.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ cdef class LinkReader:
     cdef public object link, arena, sink, judged, on_end
     cdef public Ingress ingress
     cdef public list drops, lengths
-    cdef public long frames
+    cdef public long frames, batch
 
     @cython.locals(count=long, index=long, at=long, length=long, reason=long, ingress=Ingress)
     cpdef ready(self, long descriptor, long events, double now)

@@ -1,4 +1,6 @@
-"""Drains the link: a bounded batch of frames per turn, each judged at once, their datagrams sent before the slots are used again."""
+"""Drains the link: a bounded batch of frames per turn, each judged at once, their datagrams sent before the slots are
+used again.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ __all__ = ["LinkReader"]
 
 
 class LinkReader:
-    """`judged` is told of every frame and its drop reason when a capture runs, else None. `on_end` is called when the link ends."""
+    """`judged` is told of every frame and its drop reason when a capture runs, else None. `on_end` is called when the
+    link ends.
+    """
 
     def __init__(
         self, link: Any, arena: Arena, ingress: Ingress, sink: Any, counters: Counters, judged: Any, on_end: Any
@@ -27,13 +31,16 @@ class LinkReader:
         self.on_end = on_end
         self.lengths = [0] * BATCH
         self.frames = 0
+        self.batch = 1
 
     def ready(self, descriptor: int, events: int, now: float) -> None:
         """Handler of the link's descriptor, level-triggered: what this turn leaves comes with the next."""
         sink = self.sink
         sink.now = now
         sink.gateway.now = now
-        count = self.link.receive(self.arena, 0, STRIDE, BATCH, self.lengths)
+        # A read that finds nothing costs as much as one that finds a frame: ask for more only while more comes.
+        count = self.link.receive(self.arena, 0, STRIDE, self.batch, self.lengths)
+        self.batch = min(self.batch << 2, BATCH) if count == self.batch else 1 if count <= 1 else self.batch
         if count <= 0:
             if count == 0:
                 self.on_end()
@@ -43,7 +50,11 @@ class LinkReader:
         for index in range(count):
             at = index * STRIDE
             length = self.lengths[index]
-            reason = ingress.frame(at, length, now)
+            try:
+                reason = ingress.frame(at, length, now)
+            except Exception as error:
+                sink.bug(error)
+                continue
             if reason:
                 self.drops[reason] += 1
             if self.judged is not None:

@@ -1,13 +1,15 @@
 """Published ports: listeners on the host whose peers reach the guest.
 
-Everything is bound before the guest starts, so that a port in use is an error of the command line. A peer on the host's loopback is joined to the guest by splice
-(`engine.splice`); any other becomes an ordinary flow, and the guest sees its real address and port.
+Everything is bound before the guest starts, so that a port in use is an error of the command line. A peer on the
+host's loopback is joined to the guest by splice (`engine.splice`); any other becomes an ordinary flow, and the guest
+sees its real address and port.
 
-TCP: the connection is accepted before the guest has answered, which is what a listening socket can do; if the guest refuses, the peer sees a reset. UDP: the
-listener takes the first datagram of a peer; the conversation gets a socket of its own, connected to that peer and bound to the address it wrote to, so
-answers come from where the question went.
+TCP: the connection is accepted before the guest has answered, which is what a listening socket can do; if the guest
+refuses, the peer sees a reset. UDP: the listener takes the first datagram of a peer; the conversation gets a socket
+of its own, connected to that peer and bound to the address it wrote to, so answers come from where the question went.
 
-At a bound (flow table, descriptors) the new peer is refused and the old are kept; a listener that cannot accept rests for a moment instead of spinning.
+At a bound (flow table, descriptors) the new peer is refused and the old are kept; a listener that cannot accept rests
+for a moment instead of spinning.
 """
 
 from __future__ import annotations
@@ -228,7 +230,7 @@ class _TcpListener(_Listener):
             sink.close(old, "closed")
         family = len(peer.address)
         settings = publisher.settings
-        flow.set_mss(0, settings.mss(family), settings.tso4 if family == 4 else settings.tso6)
+        flow.set_link(settings.mss(family), settings.tso4 if family == 4 else settings.tso6)
         sink.table.add(flow)
         sink.opened(flow)
         sink.adopt_accepted(flow, sock)
@@ -318,7 +320,9 @@ def _is_loopback(address: bytes) -> bool:
 
 
 def _local_address(ancillary: list[tuple[int, int, bytes]]) -> bytes | None:
-    """Where a datagram was sent to (IP_PKTINFO, ip(7); IPV6_PKTINFO, RFC 3542), so that the answer can come from there."""
+    """Where a datagram was sent to (IP_PKTINFO, ip(7); IPV6_PKTINFO, RFC 3542), so that the answer can come from
+    there.
+    """
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO and len(data) >= _PKTINFO4.size:
             return _PKTINFO4.unpack_from(data)[1]  # type: ignore[no-any-return]

@@ -1,11 +1,12 @@
 """The selector of the asyncio loop that serves the data plane itself (epoll(7)).
 
-One thread, two planes. Descriptors of the data plane are given with a handler and are served inside `select()`; asyncio hears only of its own
-descriptors and timers. So a frame costs one `epoll_wait` share and one call, with no Task, Handle or Future, while asyncio's timers keep their time.
+One thread, two planes. Descriptors of the data plane are given with a handler and are served inside `select()`;
+asyncio hears only of its own descriptors and timers. So a frame costs one `epoll_wait` share and one call, with no
+Task, Handle or Future, while asyncio's timers keep their time.
 
-One turn: wait; call the handlers of what is ready; call `end_of_turn` (flush, deadlines). Turns follow each other inside `select()` until
-asyncio has something to do: a ready descriptor of its own, its timeout, or `interrupt()`, which whoever schedules asyncio work from a handler must
-call.
+One turn: wait; call the handlers of what is ready; call `end_of_turn` (flush, deadlines). Turns follow each other
+inside `select()` until asyncio has something to do: a ready descriptor of its own, its timeout, or `interrupt()`,
+which whoever schedules asyncio work from a handler must call.
 
 Use: `asyncio.SelectorEventLoop(reactor)`. For another owner's loop: `fileno()` is readable when `turn(0)` has work.
 """
@@ -30,7 +31,9 @@ _WRITE = select.EPOLLOUT
 
 
 class Reactor(selectors.BaseSelector):
-    """`end_of_turn(now)` runs after the handlers of a turn and returns the instant it wants to run again at the latest."""
+    """`end_of_turn(now)` runs after the handlers of a turn and returns the instant it wants to run again at the
+    latest.
+    """
 
     def __init__(self, end_of_turn: Callable[[float], float] | None = None) -> None:
         self._epoll = select.epoll()
@@ -60,6 +63,10 @@ class Reactor(selectors.BaseSelector):
         """Forget a descriptor; to be called before it is closed. Harmless when it is not watched."""
         if self._handlers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
+
+    def forget(self, descriptor: int) -> None:
+        """As `unwatch`, for a descriptor that is closed right after: the kernel takes it out of the epoll set then."""
+        self._handlers.pop(descriptor, None)
 
     def interrupt(self) -> None:
         """Return to asyncio at the end of this turn."""

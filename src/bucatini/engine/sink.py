@@ -1,11 +1,11 @@
 """What the state machines decide is done here: on host sockets and on the link (the production `Out`, see `base.out`).
 
-The arena holds all frames. Slots at its front are the link's; behind them one frame is built for the guest at a time, one reassembled packet is put, and a batch
-of datagrams is received with room for headers in front of each.
+The arena holds all frames. Slots at its front are the link's; behind them one frame is built for the guest at a time,
+one reassembled packet is put, and a batch of datagrams is received with room for headers in front of each.
 
-Order within a turn: handlers run (link, sockets), TCP flows that have something to say queue themselves once, datagrams queue behind their flow; at the end
-of the turn datagrams leave first, then each queued flow says everything in one go. Failures that a machine must not hear from inside its own call wait
-in `_news` for the same moment.
+Order within a turn: handlers run (link, sockets), TCP flows that have something to say queue themselves once,
+datagrams queue behind their flow; at the end of the turn datagrams leave first, then each queued flow says everything
+in one go. Failures that a machine must not hear from inside its own call wait in `_news` for the same moment.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import contextlib
 import errno
 import select
 import socket
+import sys
+import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -37,9 +40,10 @@ from bucatini.stack.settings import StackSettings
 
 __all__ = ["Sink"]
 
-EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
+EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
+READABLE = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLHUP
 HANGUP = select.EPOLLRDHUP | select.EPOLLHUP
+EPOLLPRI = select.EPOLLPRI
 EPOLLOUT = select.EPOLLOUT
 EPOLLERR = select.EPOLLERR
 RST = 0x04
@@ -48,6 +52,7 @@ NEVER = float("inf")
 CONNECTING = 0
 CLOSED = 10
 EAGAIN = errno.EAGAIN
+BUG = int(DropReason.BUG)
 LINK_FULL = int(DropReason.LINK_FULL)
 LINK_WRITE_FAILED = int(DropReason.LINK_WRITE_FAILED)
 PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
@@ -92,9 +97,11 @@ class Sink:
         self.now = 0.0
         self.sent_frames = 0
         self.last_refusal = ""
+        self.bug_seen = False
         self._queue: list[TcpFlow] = []
         self._news: list[tuple[TcpFlow, int]] = []
         self._again: list[Callable[[], None]] = []
+        self._line: deque[TcpFlow] = deque()
         self.datagrams = Datagrams(self, train4, train6)
 
     # -- the link
@@ -165,7 +172,8 @@ class Sink:
         at = TRANSMIT_AT + 12 + len(flow.template)
         if not flow.peek_skips:
             return self.arena.peek(flow.sock, at, limit, -1)
-        got = self.arena.peek(flow.sock, at, limit, (flow.snd_nxt - flow.snd_una) & 0xFFFFFFFF)
+        skip = ((flow.snd_nxt - flow.snd_una) & 0xFFFFFFFF) + flow.discard_due
+        got = self.arena.peek(flow.sock, at, limit, skip)
         if got == -EAGAIN and flow.rdhup:
             # Nothing behind the bytes in flight, and the peer sends no more: end of stream.
             return 0
@@ -173,7 +181,7 @@ class Sink:
 
     def rewind(self, flow: TcpFlow) -> int:
         """See `TcpOut`."""
-        return 0 if flow.peek_skips else self.arena.set_peek_offset(flow.sock, 0)
+        return 0 if flow.peek_skips else self.arena.set_peek_offset(flow.sock, flow.discard_due)
 
     def discard(self, flow: TcpFlow, count: int) -> int:
         """See `TcpOut`."""
@@ -207,8 +215,15 @@ class Sink:
 
     def release(self, flow: TcpFlow) -> None:
         """See `TcpOut`."""
+        self._finish_queue(flow)
         self._close_socket(flow)
         self.table.waiting[flow.id] = flow
+
+    def _finish_queue(self, flow: TcpFlow) -> None:
+        """Consume what the guest has acknowledged: a socket closed with unread bytes would reset the peer."""
+        if flow.discard_due and flow.sock is not None:
+            self.arena.discard(flow.sock, flow.discard_due)
+            flow.discard_due = 0
 
     def close(self, flow: TcpFlow, how: str) -> None:
         """See `TcpOut`."""
@@ -217,6 +232,8 @@ class Sink:
         flow.move(CLOSED)
         flow.open = False
         flow.deadline = NEVER
+        if how == "closed":
+            self._finish_queue(flow)
         self._close_socket(flow)
         self.table.remove(flow)
         self.closed(flow, how)
@@ -229,7 +246,7 @@ class Sink:
 
     def _close_socket(self, flow: Any) -> None:
         if flow.fd >= 0:
-            self.reactor.unwatch(flow.fd)
+            self.reactor.forget(flow.fd)
             self.flows.pop(flow.fd, None)
             flow.fd = -1
         if flow.sock is not None:
@@ -245,6 +262,17 @@ class Sink:
     def resume_later(self, work: Callable[[], None]) -> None:
         """Call `work` in the next turn, which then follows at once: it has used up its share of this one."""
         self._again.append(work)
+
+    def acknowledge_later(self, flow: TcpFlow) -> None:
+        """See `TcpOut`. All wait equally long, so the line is in order of time."""
+        if not flow.in_line:
+            flow.in_line = True
+            self._line.append(flow)
+
+    def keep_alive(self, flow: TcpFlow) -> None:
+        """See `TcpOut`."""
+        with contextlib.suppress(OSError):
+            flow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def arm(self, flow: TcpFlow, at: float) -> None:
         """See `TcpOut`."""
@@ -331,6 +359,29 @@ class Sink:
         if flow is None:
             return
         self.now = now
+        try:
+            self._ready(flow, events, now)
+        except Exception as error:
+            self.bug(error, flow)
+
+    def bug(self, error: Exception, flow: TcpFlow | None = None) -> None:
+        """An exception that nobody should have raised strikes one flow and not the guest: count, say it once, end the
+        flow.
+        """
+        self.counters.values[BUG] += 1
+        if not self.bug_seen:
+            self.bug_seen = True
+            sys.stderr.write("bucatini: error of ours, please report it:\n")
+            traceback.print_exception(error)
+        if flow is not None and flow.state != CLOSED:
+            flow.state = CLOSED
+            flow.open = False
+            flow.deadline = NEVER
+            self._close_socket(flow)
+            self.table.remove(flow)
+            self.closed(flow, "failed")
+
+    def _ready(self, flow: TcpFlow, events: int, now: float) -> None:
         if events & EPOLLERR:
             error = sockets.socket_error(flow.sock)
             if error:
@@ -342,7 +393,7 @@ class Sink:
             else:
                 host_writable(flow, self)
         if events & READABLE:
-            host_readable(flow, bool(events & HANGUP), self)
+            host_readable(flow, bool(events & HANGUP), bool(events & EPOLLPRI), self)
 
     def end_of_turn(self, now: float) -> float:
         """Flush everything; returns when the next deadline is, or `now` when work is left."""
@@ -358,12 +409,32 @@ class Sink:
             again, self._again = self._again, []
             for work in again:
                 work()
+        if self._line:
+            self._call_waiting(now)
         queue = self._queue
         if queue:
             self._queue = []
             for flow in queue:
-                flush(flow, now, self)
-        return now if self._queue or self._news or self._again else self.deadlines.next()
+                try:
+                    flush(flow, now, self)
+                except Exception as error:
+                    self.bug(error, flow)
+        if self._queue or self._news or self._again:
+            return now
+        due_at = self.deadlines.next()
+        return min(due_at, self._line[0].ack_wait) if self._line else due_at
+
+    def _call_waiting(self, now: float) -> None:
+        """Queue the flows whose acknowledgement has waited long enough; forget those that needed to wait no more."""
+        line = self._line
+        while line:
+            flow = line[0]
+            if flow.ack_due and flow.ack_wait > now:
+                return
+            line.popleft()
+            flow.in_line = False
+            if flow.ack_due:
+                self.schedule(flow)
 
     def _deliver_news(self, now: float) -> None:
         news, self._news = self._news, []

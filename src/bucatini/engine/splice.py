@@ -1,8 +1,10 @@
-"""Peers on the host's loopback reach the guest by splice: two sockets joined in the kernel, no frame, no stack of ours (splice(2)).
+"""Peers on the host's loopback reach the guest by splice: two sockets joined in the kernel, no frame, no stack of
+ours (splice(2)).
 
-One socket is the accepted connection on the host, the other was made inside the guest's network namespace and is connected to the published port there, from the
-peer's own address and port where the namespace lets us have them. Each direction has a pipe; bytes move socket -> pipe -> socket as pages. End of stream in one
-direction shuts that direction only; an error resets both ends.
+One socket is the accepted connection on the host, the other was made inside the guest's network namespace and is
+connected to the published port there, from the peer's own address and port where the namespace lets us have them.
+Each direction has a pipe; bytes move socket -> pipe -> socket as pages. End of stream in one direction shuts that
+direction only; an error resets both ends.
 
 UDP is joined the same way, datagram by datagram, through the arena.
 """
@@ -27,7 +29,8 @@ __all__ = ["PipePool", "SplicedDatagrams", "SplicedStream"]
 
 EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 PIPE_SIZE = 1 << 20
-"""Bytes; the default of fs.pipe-max-size. Where the user's quota of pipe pages is used up the kernel's default stays."""
+"""Bytes; the default of fs.pipe-max-size. Where the user's quota of pipe pages is used up the kernel's default stays.
+"""
 CHUNK = PIPE_SIZE
 ROUNDS = 16
 """Moves of one direction in one turn, so that one transfer does not starve the rest."""
@@ -35,6 +38,8 @@ IDLE_PIPES = 32
 EAGAIN = -errno.EAGAIN
 NEVER = float("inf")
 UDP_TIMEOUT = 180.0
+CONNECT_TIMEOUT = 1.0
+"""Seconds for a handshake that never leaves the guest's kernel."""
 ECONNREFUSED = errno.ECONNREFUSED
 
 
@@ -82,7 +87,9 @@ class _Direction:
         self.done = False
 
     def pump(self, pool: PipePool) -> int:
-        """Move what can be moved. 0 when nothing more can be now, 1 when the turn's share is used up, `-errno` on failure."""
+        """Move what can be moved. 0 when nothing more can be now, 1 when the turn's share is used up, `-errno` on
+        failure.
+        """
         if self.done:
             return 0
         if self.pipe is None:
@@ -124,7 +131,9 @@ class SplicedStream:
     protocol = 6
     direction = INGRESS
 
-    def __init__(self, sink: Any, pool: PipePool, near: socket.socket, guest: Endpoint, peer: Endpoint, rule: str) -> None:
+    def __init__(
+        self, sink: Any, pool: PipePool, near: socket.socket, guest: Endpoint, peer: Endpoint, rule: str
+    ) -> None:
         self.sink = sink
         self.pool = pool
         self.guest = guest
@@ -136,6 +145,7 @@ class SplicedStream:
         self.near = near
         self.far: socket.socket | None = None
         self.opened_at = sink.now
+        self.deadline = self.armed_at = NEVER
         self.connected = False
         self.again = False
         self.outward: _Direction | None = None
@@ -169,6 +179,15 @@ class SplicedStream:
         self.inward = _Direction(self.near, far)
         self.sink.reactor.watch(far.fileno(), self.ready, EDGE)
         self.sink.reactor.watch(self.near.fileno(), self.ready, EDGE)
+        self.sink.deadlines.arm(self, self.sink.now + CONNECT_TIMEOUT)
+
+    def due(self, now: float) -> None:
+        """The handshake within the guest's own kernel takes microseconds, unless the answer is lost there.
+
+        Linux loses the RST that answers a SYN from ::1 to a global address of the same machine.
+        """
+        if not self.connected:
+            self.close("refused by peer")
 
     def ready(self, descriptor: int, events: int, now: float) -> None:
         """Handler of both sockets."""
@@ -207,6 +226,7 @@ class SplicedStream:
         """End the flow; both ends see a reset unless it is `closed`. Idempotent."""
         if self.near.fileno() < 0:
             return
+        self.deadline = NEVER
         for sock in (self.near, self.far):
             if sock is not None:
                 self.sink.reactor.unwatch(sock.fileno())

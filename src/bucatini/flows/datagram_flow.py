@@ -1,9 +1,10 @@
 """A conversation of datagrams: UDP between two ports, or ICMP echo under one identifier.
 
-There is no state beyond "it exists": it is made by the first datagram, kept by traffic in either direction, and forgotten after
-a silence (RFC 4787 REQ-5 asks for at least two minutes for UDP). The host socket is connected to the peer, so the kernel delivers
-only what that peer sends (RFC 4787: address and port dependent filtering) and reports errors about it. The guest's own source port is kept
-where the host lets us have it, because protocols read meaning into it.
+There is no state beyond "it exists": it is made by the first datagram, kept by traffic in either direction, and
+forgotten after a silence (RFC 4787 REQ-5 asks for at least two minutes for UDP). The host socket is connected to the
+peer, so the kernel delivers only what that peer sends (RFC 4787: address and port dependent filtering) and reports
+errors about it. The guest's own source port is kept where the host lets us have it, because protocols read meaning
+into it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """All flows of one guest, found by what their packets say.
 
-The key is the packet's own bytes: both addresses, guest first, then both ports, guest first; ICMP echo has its identifier there. Python's
-`bytes` hash is keyed with a secret of this process (SipHash), so a guest cannot choose colliding keys.
+The key is the packet's own bytes: both addresses, guest first, then both ports, guest first; ICMP echo has its
+identifier there. Python's `bytes` hash is keyed with a secret of this process (SipHash), so a guest cannot choose
+colliding keys.
 
-Bound: `limit` flows of all protocols together. When it is reached a TCP flow in TIME_WAIT gives way, oldest first; if there is none, the
-new flow is refused and the old are kept: a guest that opens flows without end hurts only its own next ones.
+Bound: `limit` flows of all protocols together. When it is reached a TCP flow in TIME_WAIT gives way, oldest first; if
+there is none, the new flow is refused and the old are kept: a guest that opens flows without end hurts only its own
+next ones.
 """
 
 from __future__ import annotations
@@ -66,10 +68,11 @@ class FlowTable:
         self.next_id += 1
         self.spliced[flow.id] = flow
 
-    def remove(self, flow: Flow) -> None:
+    def remove(self, flow: Any) -> None:
         """Take `flow` out; harmless when it is out already, or when its key belongs to a newer flow."""
         self.waiting.pop(flow.id, None)
-        if self.spliced.pop(flow.id, None) is not None:
+        if flow.id in self.spliced:
+            del self.spliced[flow.id]
             return
         table = self.tcp if flow.protocol == 6 else self.udp if flow.protocol == 17 else self.icmp
         if table.get(flow.key) is flow:

@@ -2,7 +2,7 @@ cimport cython
 
 from bucatini.flows.sequence cimport add, distance
 from bucatini.flows.tcp_flow cimport TcpFlow
-from bucatini.flows.tcp_output cimport initial_window, retransmit, update_window, wait_in_time_wait
+from bucatini.flows.tcp_output cimport initial_window, retransmit, wait_in_time_wait
 from bucatini.wire.tcp cimport TcpOptions, TcpView
 
 
@@ -10,7 +10,7 @@ cpdef open_from_guest(TcpFlow flow, TcpView view, TcpOptions options, long isn, 
 cpdef accepted(TcpFlow flow, long isn, double now, object out)
 cpdef host_connected(TcpFlow flow, double now, object out)
 cpdef host_failed(TcpFlow flow, long error, object out)
-cpdef host_readable(TcpFlow flow, bint hangup, object out)
+cpdef host_readable(TcpFlow flow, bint hangup, bint urgent, object out)
 cpdef host_writable(TcpFlow flow, object out)
 cpdef guest_unreachable(TcpFlow flow, object out)
 cpdef long guest_segment(TcpFlow flow, TcpView view, TcpOptions options, double now, object out) except? -1
@@ -19,7 +19,7 @@ cpdef long _connecting(TcpFlow flow, TcpView view, object out) except? -1
 cpdef long _syn_received(TcpFlow flow, TcpView view, double now, object out) except? -1
 cpdef long _syn_sent(TcpFlow flow, TcpView view, TcpOptions options, double now, object out) except? -1
 cpdef _establish(TcpFlow flow, TcpView view, double now, object out)
-cpdef long _time_wait(TcpFlow flow, TcpView view, double now, object out) except? -1
+cpdef long _time_wait(TcpFlow flow, TcpView view, object out) except? -1
 @cython.locals(length=long, offset=long, window=long, flags=long)
 cpdef long _synchronized(TcpFlow flow, TcpView view, double now, object out) except? -1
 cpdef long _reset(TcpFlow flow, long offset, long window, object out) except? -1

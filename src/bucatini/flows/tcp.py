@@ -1,21 +1,26 @@
-"""TCP from the guest, and what the host socket reports: the state machine (RFC 9293 3.10; RFC 5961; RFC 7323 for the scale).
+"""TCP from the guest, and what the host socket reports: the state machine (RFC 9293 3.10; RFC 5961; RFC 7323 for the
+scale).
 
-Goals. No payload of ours: the host socket's buffers are the only ones (see `tcp_flow`). Every end a real endpoint can see, the guest sees too:
-a reset is a reset, an end of stream half closes, an unreachable host is an ICMP error. What a guest can do to its own flows is
-its own affair; what it can do to us is bounded by one record per flow and a few frames per turn.
+Goals. No payload of ours: the host socket's buffers are the only ones (see `tcp_flow`). Every end a real endpoint can
+see, the guest sees too: a reset is a reset, an end of stream half closes, an unreachable host is an ICMP error. What
+a guest can do to its own flows is its own affair; what it can do to us is bounded by one record per flow and a few
+frames per turn.
 
-Data flow, guest to host. A segment that begins at `rcv_nxt` is pushed into the socket straight from the frame; what the socket takes is acknowledged,
-once per turn. What lies beyond a gap is not kept: two equal ACKs a frame make the guest's fast retransmit bring it again. When the
-socket takes only a part, the rest is dropped and asked for again as soon as the socket has room (`refused_tail`).
+Data flow, guest to host. A segment that begins at `rcv_nxt` is pushed into the socket straight from the frame; what
+the socket takes is acknowledged, once per turn. What lies beyond a gap is not kept: two equal ACKs a frame make the
+guest's fast retransmit bring it again. When the socket takes only a part, the rest is dropped and asked for again as
+soon as the socket has room (`refused_tail`).
 
 Data flow, host to guest. See `tcp_output`.
 
-Ends. The guest's FIN counts only when every byte before it was taken; it becomes a shutdown of the socket's sending half, nothing
-else stops: window, acknowledgements and retransmission go on as long as the other half lives. End of stream from the host becomes our FIN
-once every byte was sent. A guest's RST at the expected number aborts the socket, so that the peer sees a reset; inside the window but elsewhere it is
-challenged (RFC 5961 3.2), so is a SYN (4.2); outside it is dropped. A socket error becomes RST, or an ICMP error while connecting.
+Ends. The guest's FIN counts only when every byte before it was taken; it becomes a shutdown of the socket's sending
+half, nothing else stops: window, acknowledgements and retransmission go on as long as the other half lives. End of
+stream from the host becomes our FIN once every byte was sent. A guest's RST at the expected number aborts the socket,
+so that the peer sees a reset; inside the window but elsewhere it is challenged (RFC 5961 3.2), so is a SYN (4.2);
+outside it is dropped. A socket error becomes RST, or an ICMP error while connecting.
 
-Does not: SACK, timestamps, ECN, TCP Fast Open (data on a SYN is left for the guest to send again), urgent pointers (urgent bytes stay in line).
+Does not: SACK, timestamps, ECN, TCP Fast Open (data on a SYN is left for the guest to send again), urgent pointers
+(urgent bytes stay in line).
 """
 
 from __future__ import annotations
@@ -27,12 +32,13 @@ from bucatini.base.reasons import DropReason
 from bucatini.flows.sequence import add, distance
 from bucatini.flows.tcp_flow import NEVER, TcpFlow
 from bucatini.flows.tcp_output import (
+    DISCARD_ACKS,
+    DISCARD_AT,
     IDLE,
     RTO_MIN,
     SYN_RTO,
     initial_window,
     retransmit,
-    update_window,
     wait_in_time_wait,
 )
 from bucatini.flows.tcp_states import (
@@ -85,7 +91,7 @@ def open_from_guest(flow: TcpFlow, view: TcpView, options: TcpOptions, isn: int,
     """A guest's SYN that policy allowed: hold it and dial. The flow's MSS is set by the caller, who knows the link."""
     flow.irs = view.seq
     flow.rcv_nxt = add(view.seq, 1)
-    flow.iss = flow.snd_una = flow.snd_nxt = flow.snd_max = isn
+    flow.iss = flow.snd_una = flow.snd_nxt = flow.snd_max = flow.recover = isn
     flow.snd_wnd = view.window
     _take_scale(flow, options)
     initial_window(flow)
@@ -95,7 +101,7 @@ def open_from_guest(flow: TcpFlow, view: TcpView, options: TcpOptions, isn: int,
 def accepted(flow: TcpFlow, isn: int, now: float, out: TcpOut) -> None:
     """A peer connected to a published port: offer the conversation to the guest."""
     flow.move(SYN_SENT)
-    flow.iss = flow.snd_una = isn
+    flow.iss = flow.snd_una = flow.recover = isn
     flow.snd_nxt = flow.snd_max = add(isn, 1)
     flow.rcv_scale = WINDOW_SCALE
     initial_window(flow)
@@ -125,18 +131,29 @@ def host_failed(flow: TcpFlow, error: int, out: TcpOut) -> None:
             out.close(flow, "unreachable")
         else:
             out.reset_guest(flow)
-            out.close(flow, "refused by peer" if error == errno.ECONNREFUSED else "timeout" if error == errno.ETIMEDOUT else "failed")
+            out.close(
+                flow,
+                "refused by peer"
+                if error == errno.ECONNREFUSED
+                else "timeout"
+                if error == errno.ETIMEDOUT
+                else "failed",
+            )
         return
     if flow.state != TIME_WAIT:
         out.reset_guest(flow)
     out.close(flow, "timeout" if error == errno.ETIMEDOUT else "reset by peer")
 
 
-def host_readable(flow: TcpFlow, hangup: bool, out: TcpOut) -> None:
-    """The host socket may have bytes or its end of stream (`hangup`: the peer sends no more)."""
+def host_readable(flow: TcpFlow, hangup: bool, urgent: bool, out: TcpOut) -> None:
+    """The host socket may have bytes or its end of stream. `hangup`: the peer sends no more; `urgent`: it sent an
+    urgent byte.
+    """
     flow.readable = True
     if hangup:
         flow.rdhup = True
+    if hangup or urgent:
+        flow.careful = True
     if flow.open and not flow.queued:
         out.schedule(flow)
 
@@ -147,13 +164,15 @@ def host_writable(flow: TcpFlow, out: TcpOut) -> None:
         return
     flow.await_space = False
     flow.space = -1
-    flow.ack_due = True
+    flow.ack_due = flow.ack_now = True
     if flow.open and not flow.queued:
         out.schedule(flow)
 
 
 def guest_unreachable(flow: TcpFlow, out: TcpOut) -> None:
-    """The guest told by ICMP that its end cannot be reached (a published port): a hard error only before the handshake is over."""
+    """The guest told by ICMP that its end cannot be reached (a published port): a hard error only before the
+    handshake is over.
+    """
     if flow.state == SYN_SENT:
         out.abort(flow, "unreachable")
 
@@ -172,7 +191,7 @@ def guest_segment(flow: TcpFlow, view: TcpView, options: TcpOptions, now: float,
         return _syn_sent(flow, view, options, now, out)
     if flow.state == CONNECTING:
         return _connecting(flow, view, out)
-    return _time_wait(flow, view, now, out)
+    return _time_wait(flow, view, out)
 
 
 def _take_scale(flow: TcpFlow, options: TcpOptions) -> None:
@@ -220,6 +239,7 @@ def _syn_sent(flow: TcpFlow, view: TcpView, options: TcpOptions, now: float, out
         return OUT_OF_WINDOW
     flow.irs = view.seq
     flow.rcv_nxt = add(view.seq, 1)
+    flow.set_mss(options.mss)
     _take_scale(flow, options)
     initial_window(flow)
     _establish(flow, view, now, out)
@@ -241,14 +261,11 @@ def _establish(flow: TcpFlow, view: TcpView, now: float, out: TcpOut) -> None:
     flow.idle_at = now + IDLE
     out.arm(flow, flow.idle_at)
     out.rewind(flow)
-    # The edge has not told us about bytes that came before: look once.
-    flow.readable = True
-    update_window(flow, out)
-    if not flow.queued:
+    if flow.readable and not flow.queued:
         out.schedule(flow)
 
 
-def _time_wait(flow: TcpFlow, view: TcpView, now: float, out: TcpOut) -> int:
+def _time_wait(flow: TcpFlow, view: TcpView, out: TcpOut) -> int:
     if view.flags & RST:
         if view.seq != flow.rcv_nxt:
             return OUT_OF_WINDOW
@@ -274,7 +291,8 @@ def _synchronized(flow: TcpFlow, view: TcpView, now: float, out: TcpOut) -> int:
     if not flags & ACK:
         return OUT_OF_WINDOW
     if offset + length < 0 or offset > window:
-        # Also a keep-alive probe with one old byte (RFC 1122 4.2.3.6) and a zero-window probe end here: both want an ACK.
+        # Also a keep-alive probe with one old byte (RFC 1122 4.2.3.6) and a zero-window probe end here: both want an
+        # ACK.
         _acknowledge(flow, out)
         return OUT_OF_WINDOW
     if not _take_ack(flow, view, length, now, out):
@@ -301,8 +319,10 @@ def _reset(flow: TcpFlow, offset: int, window: int, out: TcpOut) -> int:
 
 
 def _acknowledge(flow: TcpFlow, out: TcpOut) -> None:
-    """Have an ACK leave with this turn's flush. Challenge ACKs are thereby limited to one per flow and turn (RFC 5961 7)."""
-    flow.ack_due = True
+    """Have an ACK leave with this turn's flush. Challenge ACKs are thereby limited to one per flow and turn (RFC 5961
+    7).
+    """
+    flow.ack_due = flow.ack_now = True
     if not flow.queued:
         out.schedule(flow)
 
@@ -316,11 +336,14 @@ def _take_ack(flow: TcpFlow, view: TcpView, length: int, now: float, out: TcpOut
     flow.retries = 0
     window = view.window << flow.snd_scale
     if ahead >= 0 and (
-        distance(view.seq, flow.snd_wl1) > 0
-        or (view.seq == flow.snd_wl1 and distance(view.ack, flow.snd_wl2) >= 0)
+        distance(view.seq, flow.snd_wl1) > 0 or (view.seq == flow.snd_wl1 and distance(view.ack, flow.snd_wl2) >= 0)
     ):
         duplicate = (
-            ahead == 0 and length == 0 and window == flow.snd_wnd and not view.flags & FIN and flow.snd_una != flow.snd_max
+            ahead == 0
+            and length == 0
+            and window == flow.snd_wnd
+            and not view.flags & FIN
+            and flow.snd_una != flow.snd_max
         )
         flow.snd_wl1 = view.seq
         flow.snd_wl2 = view.ack
@@ -341,7 +364,7 @@ def _duplicate_ack(flow: TcpFlow, now: float, out: TcpOut) -> None:
     """Fast retransmit, once per window of data (RFC 6582's `recover`)."""
     flow.duplicate_acks += 1
     if flow.duplicate_acks == DUPLICATE_ACKS and distance(flow.snd_una, flow.recover) >= 0:
-        retransmit(flow, now, out)
+        retransmit(flow, out)
         flow.timer_at = now + RTO_MIN
 
 
@@ -349,11 +372,14 @@ def _advance(flow: TcpFlow, ack: int, ahead: int, now: float, out: TcpOut) -> No
     """The guest acknowledged `ahead` more numbers: its bytes may be consumed, our FIN may be done."""
     flow.snd_una = ack
     flow.duplicate_acks = 0
-    fin_acked = flow.fin_sent and ack == flow.snd_max
+    fin_acked = ack == flow.snd_max and (flow.state == FIN_WAIT_1 or flow.state == CLOSING or flow.state == LAST_ACK)
     flow.discard_due += ahead - 1 if fin_acked else ahead
+    flow.kept_acks += 1
     if distance(flow.snd_nxt, ack) < 0:
-        # An acknowledgement of bytes sent before we went back; the kernel's peek offset stops at the head by itself.
+        # It acknowledges bytes, perhaps our FIN, that were sent before we went back: go on behind them.
         flow.snd_nxt = ack
+        flow.fin_sent = fin_acked
+        out.rewind(flow)
     if distance(flow.recover, ack) < 0:
         flow.recover = ack
     if flow.snd_una == flow.snd_max:
@@ -361,7 +387,7 @@ def _advance(flow: TcpFlow, ack: int, ahead: int, now: float, out: TcpOut) -> No
     else:
         flow.timer_at = now + RTO_MIN
         out.arm(flow, flow.timer_at)
-    if not flow.queued:
+    if not flow.queued and (flow.readable or flow.discard_due >= DISCARD_AT or flow.kept_acks >= DISCARD_ACKS):
         out.schedule(flow)
     if fin_acked:
         _fin_acknowledged(flow, now, out)
@@ -373,10 +399,6 @@ def _fin_acknowledged(flow: TcpFlow, now: float, out: TcpOut) -> None:
     elif flow.state == CLOSING:
         wait_in_time_wait(flow, now, out)
     elif flow.state == LAST_ACK:
-        if flow.discard_due:
-            # A socket closed with unread bytes would reset the peer.
-            out.discard(flow, flow.discard_due)
-            flow.discard_due = 0
         out.close(flow, "closed")
 
 
@@ -411,7 +433,11 @@ def _take_text(flow: TcpFlow, view: TcpView, offset: int, length: int, window: i
                 out.await_space(flow)
     else:
         took = 0
-    _acknowledge(flow, out)
+    flow.ack_due = True
+    if took < fresh or offset or view.flags & FIN:
+        flow.ack_now = True
+    if not flow.queued:
+        out.schedule(flow)
     if view.flags & FIN and took == fresh:
         _take_fin(flow, now, out)
     return FINE

@@ -1,11 +1,11 @@
 """What a TCP flow remembers: one record of numbers, no payload.
 
-The receive queue of the host socket is the retransmission queue towards the guest: bytes are peeked, sent, and consumed when the
-guest acknowledges them. The send buffer of the host socket is the reassembly end of the other direction: what it takes is
-acknowledged. So a flow is this record and a socket, whatever its bandwidth.
+The receive queue of the host socket is the retransmission queue towards the guest: bytes are peeked, sent, and
+consumed when the guest acknowledges them. The send buffer of the host socket is the reassembly end of the other
+direction: what it takes is acknowledged. So a flow is this record and a socket, whatever its bandwidth.
 
-Numbers named `snd_*` concern what we send to the guest, `rcv_*` what it sends to us (RFC 9293 section 3.3.1). Windows are in bytes, already
-scaled; instants are seconds of the clock handed in.
+Numbers named `snd_*` concern what we send to the guest, `rcv_*` what it sends to us (RFC 9293 section 3.3.1). Windows
+are in bytes, already scaled; instants are seconds of the clock handed in.
 
 ```text
 host socket queue:   | acknowledged, to discard | in flight      | not yet peeked
@@ -34,13 +34,17 @@ NEVER = float("inf")
 
 
 class TcpFlow:
-    """One TCP conversation. `guest` and `peer` are the two ends as the guest sees them; `host` is what we dial instead of `peer`."""
+    """One TCP conversation. `guest` and `peer` are the two ends as the guest sees them; `host` is what we dial
+    instead of `peer`.
+    """
 
     __slots__ = (
         "ack_due",
         "ack_now",
+        "ack_wait",
         "armed_at",
         "await_space",
+        "careful",
         "deadline",
         "direction",
         "discard_due",
@@ -52,11 +56,14 @@ class TcpFlow:
         "host",
         "id",
         "idle_at",
+        "in_line",
         "ip_sum",
         "irs",
         "iss",
+        "kept_acks",
         "key",
         "last_guest_at",
+        "link_mss",
         "mss",
         "open",
         "opened_at",
@@ -67,6 +74,7 @@ class TcpFlow:
         "protocol",
         "pushed",
         "queued",
+        "rcv_acked",
         "rcv_edge",
         "rcv_nxt",
         "rcv_scale",
@@ -77,6 +85,7 @@ class TcpFlow:
         "refused_tail",
         "retries",
         "rule",
+        "segmented",
         "sent",
         "snd_max",
         "snd_nxt",
@@ -123,11 +132,18 @@ class TcpFlow:
         self.snd_scale = 0
         self.mss = DEFAULT_MSS
         """Largest payload of one segment on the guest's wire, bytes: its option, bounded by our MTU."""
+        self.link_mss = DEFAULT_MSS
+        self.segmented = False
+        """What the link carries in one packet, and whether it cuts superframes by itself."""
         self.superframe = DEFAULT_MSS
-        """Largest payload handed to the link at once, bytes: many segments where the link segments, one where it does not."""
+        """Largest payload handed to the link at once, bytes: many segments where the link segments, one where it does
+        not.
+        """
         self.fin_sent = False
         """Our FIN occupies the number before `snd_max`."""
         self.discard_due = 0
+        self.kept_acks = 0
+        """Bytes acknowledged and not consumed yet, and in how many acknowledgements."""
         self.duplicate_acks = 0
         self.recover = 0
         self.retries = 0
@@ -142,6 +158,10 @@ class TcpFlow:
         self.ack_due = False
         """An acknowledgement leaves with the next flush, alone or on data."""
         self.ack_now = False
+        """It may not wait for data to travel on."""
+        self.ack_wait = NEVER
+        """Until when it may."""
+        self.rcv_acked = 0
         self.space = 0
         """Estimate of what the host socket's send buffer takes, bytes; below zero: ask."""
         self.pushed = 0
@@ -151,6 +171,10 @@ class TcpFlow:
 
         self.readable = False
         self.rdhup = False
+        self.careful = False
+        """The peer sends no more (`rdhup`), or sent an urgent byte: a short peek does not mean that the queue is
+        drained.
+        """
         self.peek_skips = False
         """The kernel keeps no peek offset for this socket: bytes in flight are passed over at each peek."""
 
@@ -160,6 +184,8 @@ class TcpFlow:
         self.idle_at = NEVER
         self.last_guest_at = now
         self.queued = False
+        self.in_line = False
+        """Queued for this turn's flush; in the sink's line of acknowledgements that wait."""
         self.opened_at = now
         self.sent = 0
         self.received = 0
@@ -169,14 +195,20 @@ class TcpFlow:
         check_move(self.state, state)
         self.state = state
 
-    def set_mss(self, offered: int, link_mss: int, segmented: bool) -> None:
+    def set_link(self, link_mss: int, segmented: bool) -> None:
+        """What the link can do for this flow, before the guest's MSS is known."""
+        self.link_mss = link_mss
+        self.segmented = segmented
+        self.set_mss(0)
+
+    def set_mss(self, offered: int) -> None:
         """Take the guest's MSS option (0: it sent none), bounded by what the link carries; see `superframe`.
 
         An option below 88 is answered with 88, as Linux does (TCP_MIN_MSS): a guest must not have us work per byte.
         """
-        mss = min(max(offered or DEFAULT_MSS, MIN_MSS), link_mss, MAX_PAYLOAD)
+        mss = min(max(offered or DEFAULT_MSS, MIN_MSS), self.link_mss, MAX_PAYLOAD)
         self.mss = mss
-        self.superframe = MAX_PAYLOAD - MAX_PAYLOAD % mss if segmented else mss
+        self.superframe = MAX_PAYLOAD - MAX_PAYLOAD % mss if self.segmented else mss
 
     @property
     def closed(self) -> bool:

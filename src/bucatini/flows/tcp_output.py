@@ -1,18 +1,20 @@
-"""TCP towards the guest: what leaves at the end of a turn, and what time makes leave (RFC 9293 3.8, 3.10.8; RFC 6298; RFC 5681).
+"""TCP towards the guest: what leaves at the end of a turn, and what time makes leave (RFC 9293 3.8, 3.10.8; RFC 6298;
+RFC 5681).
 
-Once per turn `flush` (1) consumes what the guest acknowledged, (2) pulls bytes from the host socket into superframes as far as the
-guest's window goes, (3) sends one acknowledgement if none travelled on data. One clock per flow, its meaning read from the state:
+Once per turn `flush` (1) consumes what the guest acknowledged, (2) pulls bytes from the host socket into superframes
+as far as the guest's window goes, (3) sends one acknowledgement if none travelled on data; that of a small request
+waits a moment for its answer. One clock per flow, its meaning read from the state:
 
 ```text
 handshake      SYN or SYN,ACK again after 1, 2, 4, 8, 16 s, then the flow ends
-in flight      from the first unacknowledged byte again after 0.2 s, doubling to 30 s; 12 times without an answer end the flow
-zero window    a probe (an old sequence number, no payload) after 0.2 s, doubling to 60 s; never ends while the guest answers
-idle           after 2 h a probe; 9 probes 75 s apart without an answer end the flow (tcp(7): tcp_keepalive_*)
+in flight      from the first unacknowledged byte again after 0.2 s, doubling to 30 s; after 12 times the flow ends
+zero window    a probe (an old sequence number, no payload) after 0.2 s, doubling to 60 s, as long as it is answered
+idle           after 2 h a probe, to the peer too; after 9, 75 s apart, the flow ends (tcp(7), tcp_keepalive_*)
 TIME_WAIT      2 s: the wire to the guest has no length, only a lost last ACK has to be covered
 ```
 
-There is no congestion control: the wire is a queue of this kernel. Loss is a full queue, and it is answered by going back to the first
-unacknowledged byte, once per window.
+There is no congestion control: the wire is a queue of this kernel. Loss is a full queue, and it is answered by going
+back to the first unacknowledged byte, once per window.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from bucatini.base.out import TcpOut
 from bucatini.flows.sequence import add, distance
 from bucatini.flows.tcp_flow import NEVER, TcpFlow
 from bucatini.flows.tcp_states import (
-    CLOSED,
     CLOSE_WAIT,
+    CLOSED,
     CONNECTING,
     ESTABLISHED,
     FIN_WAIT_1,
@@ -50,6 +52,13 @@ MAX_SKIP = 1 << 18
 INITIAL_WINDOW = 65535
 """Bytes offered with our SYN: the most an unscaled field holds, and no more than every send buffer takes."""
 
+DISCARD_AT = 1 << 15
+"""Acknowledged bytes may stay in the socket's queue up to this many: a short answer then costs no call of its own."""
+DISCARD_ACKS = 8
+"""Acknowledgements whose bytes may stay: a peek walks over what stays, packet by packet."""
+ACK_DELAY = 0.001
+"""Seconds, see `_may_wait`."""
+
 RTO_MIN = 0.2
 """Seconds, as Linux has it (tcp(7)); RFC 6298 asks for 1 s on paths that can be long."""
 RTO_MAX = 30.0
@@ -66,11 +75,13 @@ TIME_WAIT_SECONDS = 2.0
 def initial_window(flow: TcpFlow) -> None:
     """Open the receive window for the handshake, before the host socket can be asked."""
     flow.rcv_edge = add(flow.rcv_nxt, INITIAL_WINDOW)
-    flow.space = -1
+    flow.rcv_acked = flow.rcv_nxt
+    flow.space = INITIAL_WINDOW
 
 
 def update_window(flow: TcpFlow, out: TcpOut) -> None:
-    """Move the right edge of the receive window to what the host socket takes; it never moves back (RFC 9293 3.8.6.2.2).
+    """Move the right edge of the receive window to what the host socket takes; it never moves back (RFC 9293
+    3.8.6.2.2).
 
     An eighth of the space is left to the kernel's own overhead. A window of less than two segments is not offered
     (silly window avoidance, RFC 1122 4.2.3.3): the socket calls when a third of it is free.
@@ -99,7 +110,7 @@ def flush(flow: TcpFlow, now: float, out: TcpOut) -> None:
     if flow.state == CLOSED:
         return
     if flow.open:
-        if flow.discard_due and not _discard(flow, out):
+        if (flow.discard_due >= DISCARD_AT or flow.kept_acks >= DISCARD_ACKS) and not _discard(flow, out):
             return
         if flow.readable:
             _pump(flow, now, out)
@@ -107,19 +118,41 @@ def flush(flow: TcpFlow, now: float, out: TcpOut) -> None:
                 return
     if flow.ack_due and flow.state != CONNECTING:
         update_window(flow, out)
+        if not flow.ack_now and _may_wait(flow, now):
+            out.acknowledge_later(flow)
+            return
         out.segment(flow, ACK, flow.snd_nxt, 0)
         if flow.refused_tail and not flow.await_space:
             # The guest saw the window reopen; three more copies make its fast retransmit start at once (RFC 5681 3.2).
             flow.refused_tail = False
             for _ in range(3):
                 out.segment(flow, ACK, flow.snd_nxt, 0)
-        flow.ack_due = False
+        _acknowledged(flow)
+
+
+def _may_wait(flow: TcpFlow, now: float) -> bool:
+    """Whether the acknowledgement of a few bytes may wait for an answer to travel on (RFC 9293 3.8.6.3; RFC 1122
+    4.2.3.2).
+
+    Not when two segments or more were taken, and never longer than `ACK_DELAY`, a fraction of what the RFC allows: a
+    guest whose Nagle algorithm waits for it loses no more than that.
+    """
+    if flow.ack_wait == NEVER:
+        flow.ack_wait = now + ACK_DELAY
+    return distance(flow.rcv_nxt, flow.rcv_acked) < 2 * flow.mss and now < flow.ack_wait and not flow.refused_tail
+
+
+def _acknowledged(flow: TcpFlow) -> None:
+    """An acknowledgement of everything taken so far has left."""
+    flow.ack_due = flow.ack_now = False
+    flow.rcv_acked = flow.rcv_nxt
+    flow.ack_wait = NEVER
 
 
 def _discard(flow: TcpFlow, out: TcpOut) -> bool:
     done = out.discard(flow, flow.discard_due)
     if done == flow.discard_due:
-        flow.discard_due = 0
+        flow.discard_due = flow.kept_acks = 0
         return True
     # Bytes that were peeked cannot be gone unless the peer reset the connection.
     out.reset_guest(flow)
@@ -128,7 +161,9 @@ def _discard(flow: TcpFlow, out: TcpOut) -> bool:
 
 
 def _pump(flow: TcpFlow, now: float, out: TcpOut) -> None:
-    """Pull what the guest's window allows. Leaves `readable` set only when the turn's share is used up or the window is."""
+    """Pull what the guest's window allows. Leaves `readable` set only when the turn's share is used up or the window
+    is.
+    """
     if flow.fin_sent:
         flow.readable = False
         return
@@ -139,7 +174,8 @@ def _pump(flow: TcpFlow, now: float, out: TcpOut) -> None:
         window = flow.snd_wnd if flow.snd_wnd < limit_in_flight else limit_in_flight
         usable = window - in_flight
         if usable <= 0 or (usable < flow.mss and in_flight > 0):
-            # The guest's window is used up; its next acknowledgement, or the probe, brings us back (RFC 9293 3.8.6.2.1).
+            # The guest's window is used up; its next acknowledgement, or the probe, brings us back (RFC 9293
+            # 3.8.6.2.1).
             _arm_transmit(flow, now, out)
             return
         limit = flow.superframe if flow.superframe < usable else usable
@@ -147,13 +183,17 @@ def _pump(flow: TcpFlow, now: float, out: TcpOut) -> None:
         if got > 0:
             if flow.ack_due:
                 update_window(flow, out)
-                flow.ack_due = False
+                _acknowledged(flow)
             out.segment(flow, ACK | PSH if got < limit else ACK, flow.snd_nxt, got)
             flow.snd_nxt = add(flow.snd_nxt, got)
             if distance(flow.snd_nxt, flow.snd_max) > 0:
                 flow.sent += distance(flow.snd_nxt, flow.snd_max)
                 flow.snd_max = flow.snd_nxt
             burst += 1
+            if got < limit and not flow.careful:
+                # Less than was asked for: the queue is drained, and what comes next is a new edge.
+                flow.readable = False
+                break
         elif got == 0:
             flow.readable = False
             _send_fin(flow, out)
@@ -177,7 +217,7 @@ def _send_fin(flow: TcpFlow, out: TcpOut) -> None:
         flow.move(LAST_ACK)
     update_window(flow, out)
     out.segment(flow, ACK | FIN, flow.snd_nxt, 0)
-    flow.ack_due = False
+    _acknowledged(flow)
     flow.fin_sent = True
     flow.snd_nxt = add(flow.snd_nxt, 1)
     if distance(flow.snd_nxt, flow.snd_max) > 0:
@@ -192,10 +232,8 @@ def _arm_transmit(flow: TcpFlow, now: float, out: TcpOut) -> None:
     out.arm(flow, flow.timer_at)
 
 
-def retransmit(flow: TcpFlow, now: float, out: TcpOut) -> None:
+def retransmit(flow: TcpFlow, out: TcpOut) -> None:
     """Go back to the first byte the guest has not acknowledged."""
-    if flow.discard_due and not _discard(flow, out):
-        return
     if out.rewind(flow) < 0:
         out.reset_guest(flow)
         out.close(flow, "reset by peer")
@@ -213,9 +251,6 @@ def wait_in_time_wait(flow: TcpFlow, now: float, out: TcpOut) -> None:
     """Both directions are done: let go of the socket, keep the numbers for a moment."""
     flow.move(TIME_WAIT)
     flow.open = False
-    if flow.discard_due:
-        out.discard(flow, flow.discard_due)
-        flow.discard_due = 0
     out.release(flow)
     flow.timer_at = now + TIME_WAIT_SECONDS
     out.arm(flow, flow.timer_at)
@@ -231,7 +266,7 @@ def deadline(flow: TcpFlow, now: float, out: TcpOut) -> None:
         if state == TIME_WAIT:
             out.close(flow, "closed")
             return
-        if state == SYN_SENT or state == SYN_RECEIVED:
+        if state in (SYN_SENT, SYN_RECEIVED):
             _repeat_syn(flow, now, out)
         elif flow.open:
             _transmit_timeout(flow, now, out)
@@ -271,7 +306,7 @@ def _transmit_timeout(flow: TcpFlow, now: float, out: TcpOut) -> None:
         flow.timer_at = now + min(RTO_MIN * (1 << min(flow.probes, 20)), PERSIST_MAX)
         return
     flow.timer_at = now + min(RTO_MIN * (1 << flow.retries), RTO_MAX)
-    retransmit(flow, now, out)
+    retransmit(flow, out)
 
 
 def _probe(flow: TcpFlow, out: TcpOut) -> None:
@@ -284,9 +319,10 @@ def _idle(flow: TcpFlow, now: float, out: TcpOut) -> None:
     if silent < IDLE:
         flow.idle_at = flow.last_guest_at + IDLE
         return
-    if silent > IDLE + IDLE_PROBE * IDLE_PROBES:
+    if silent >= IDLE + IDLE_PROBE * IDLE_PROBES:
         out.reset_guest(flow)
         out.abort(flow, "timeout")
         return
     _probe(flow, out)
+    out.keep_alive(flow)
     flow.idle_at = now + IDLE_PROBE

@@ -1,8 +1,9 @@
 """The states of a TCP flow as the guest sees us, and the only moves between them (RFC 9293 section 3.3.2).
 
 Facing the guest we are an ordinary TCP endpoint, so the states are the RFC's, seen from our end, plus one of our own:
-CONNECTING, a guest's SYN that waits for the host socket before it is answered. What would be an application's CLOSE is here the end of
-stream on the host socket; what would be delivered as end of stream is a shutdown of its sending half.
+CONNECTING, a guest's SYN that waits for the host socket before it is answered. What would be an application's CLOSE
+is here the end of stream on the host socket; what would be delivered as end of stream is a shutdown of its sending
+half.
 
 ```text
 CONNECTING   guest's SYN held; nothing was sent to the guest; only the host socket can move us on
@@ -68,6 +69,7 @@ NAMES = (
 
 TRANSITIONS: dict[tuple[int, int], str] = {
     (CONNECTING, SYN_RECEIVED): "host connected; SYN,ACK sent",
+    (CONNECTING, SYN_SENT): "peer connected to a published port; SYN sent",
     (CONNECTING, CLOSED): "connect failed, or guest gave up",
     (SYN_SENT, ESTABLISHED): "guest's SYN,ACK",
     (SYN_SENT, CLOSED): "guest refused or never answered",

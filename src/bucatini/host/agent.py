@@ -38,6 +38,7 @@ __all__ = ["run_agent"]
 def run_agent(settings: GuestSettings, control: Channel, init_end: Channel, birth: Birth) -> NoReturn:
     """Be the agent; never returns to the caller's code. All signals are blocked on entry."""
     gc.disable()  # a collection here could close descriptors by number that the caller's forgotten objects once had
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by a caller, it would take init's status from us
     init = 0
     try:
         keep_only({control.fileno(), init_end.fileno()})

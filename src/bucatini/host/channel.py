@@ -56,6 +56,8 @@ class Message(NamedTuple):
     say: bytes
     payload: bytes
     descriptors: tuple[int, ...]
+    lost: bool = False
+    """The kernel dropped descriptors: we are at our limit of open files."""
 
 
 class Channel:
@@ -81,7 +83,7 @@ class Channel:
         """The next message; None when the other end is gone. Raises BlockingIOError or TimeoutError as set."""
         room = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
         try:
-            data, rights, _, _ = self._socket.recvmsg(1 + MAX_PAYLOAD, room, socket.MSG_CMSG_CLOEXEC)
+            data, rights, flags, _ = self._socket.recvmsg(1 + MAX_PAYLOAD, room, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return None
         descriptors = array.array("i")
@@ -92,7 +94,7 @@ class Channel:
             for descriptor in descriptors:
                 os.close(descriptor)
             return None
-        return Message(data[:1], data[1:], tuple(descriptors))
+        return Message(data[:1], data[1:], tuple(descriptors), bool(flags & socket.MSG_CTRUNC))
 
     def close(self) -> None:
         """Idempotent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["keep_only", "silence_standard_streams"]
+__all__ = ["fill_standard_streams", "keep_only", "silence_standard_streams"]
 
 _FIRST = 3
 _LAST = 2**31 - 1
@@ -17,6 +17,13 @@ def keep_only(kept: set[int]) -> None:
         os.closerange(start, descriptor)
         start = max(start, descriptor + 1)
     os.closerange(start, _LAST)
+
+
+def fill_standard_streams() -> None:
+    """Open /dev/null for those of 0, 1 and 2 the caller was started without: no other file may get their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) < _FIRST:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def silence_standard_streams() -> None:

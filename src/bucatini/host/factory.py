@@ -8,6 +8,7 @@ so it may bind such a socket to any port and set any option on it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -118,6 +119,8 @@ def _read_batch(message: Message) -> Batch:
         name = _NAMES[position]
         while remaining:
             wrapped.append(_wrap(remaining.pop(0), name))
+        if message.lost and not reason:
+            reason = errno.EMFILE
         return Batch(name, wrapped, os.strerror(reason) if reason else "")
     except BaseException:
         for each in wrapped:

@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING
 from bucatini.base.errors import BugError, HostError
 from bucatini.host.agent import run_agent
 from bucatini.host.channel import Channel, Message, Say, pair
+from bucatini.host.descriptors import fill_standard_streams
 from bucatini.host.factory import SocketFactory
 from bucatini.host.init import Birth
 from bucatini.host.settings import GuestSettings, Route
@@ -70,6 +71,7 @@ def launch(settings: GuestSettings) -> Guest:
 
     Raises HostError when not even a process can be had.
     """
+    fill_standard_streams()
     terminal = Terminal.find()
     control, agent_end = pair()
     reports, init_end = pair()
@@ -177,10 +179,9 @@ class Guest:
             while tap is None:
                 message = _receive(self._control, deadline, "the guest's agent")
                 if message.say == Say.INIT:
-                    (self._init_ended,) = message.descriptors
+                    self._init_ended = _only_descriptor(message)
                 elif message.say == Say.TAP:
-                    (descriptor,) = message.descriptors
-                    tap = Tap(descriptor, Offloads.from_mask(message.payload[0]))
+                    tap = Tap(_only_descriptor(message), Offloads.from_mask(message.payload[0]))
                 else:
                     self._note(message)
             while (message := _receive(self._reports, deadline, "the guest's init")).say != Say.READY:
@@ -196,6 +197,12 @@ class Guest:
         if message.say != Say.NOTE:
             raise HostError(text)
         self.notes.append(text)
+
+
+def _only_descriptor(message: Message) -> int:
+    if len(message.descriptors) != 1:
+        raise HostError("too many open files: raise the limit (ulimit -n)")
+    return message.descriptors[0]
 
 
 def _receive(channel: Channel, deadline: float, who: str) -> Message:

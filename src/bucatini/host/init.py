@@ -26,15 +26,13 @@ from bucatini.host import namespaces, private_files, syscalls
 from bucatini.host.channel import Channel, Message, Say
 from bucatini.host.command import execute
 from bucatini.host.descriptors import keep_only, silence_standard_streams
-from bucatini.host.settings import GuestSettings
+from bucatini.host.settings import GuestSettings, default_hostname
 from bucatini.host.terminal import Standing, hand_over
 
 __all__ = ["STATUS", "Birth", "run_init"]
 
 STATUS = struct.Struct("!I")
 """A wait status as waitpid(2) gives it."""
-
-_HOSTNAME_MAX = 64  # __NEW_UTS_LEN, bytes
 
 
 class Birth(NamedTuple):
@@ -68,8 +66,7 @@ def _prepare(settings: GuestSettings) -> list[str]:
     texts = {"/etc/resolv.conf": settings.resolv_conf, "/etc/hosts": settings.hosts}
     notes = private_files.bind_texts({path: text for path, text in texts.items() if text is not None})
     notes += private_files.mount_proc()
-    name = settings.hostname or f"bucatini-{socket.gethostname()}"
-    socket.sethostname(name[:_HOSTNAME_MAX])
+    socket.sethostname(settings.hostname or default_hostname())
     syscalls.set_not_dumpable()
     return notes
 

@@ -5,11 +5,19 @@ Named tuples, not dataclasses: this module is imported before the first fork, wh
 
 from __future__ import annotations
 
+import socket
 from typing import NamedTuple
 
 from bucatini.host.tap import Offloads
 
-__all__ = ["GuestSettings", "Route"]
+__all__ = ["GuestSettings", "Route", "default_hostname"]
+
+_HOSTNAME_MAX = 64  # __NEW_UTS_LEN, bytes
+
+
+def default_hostname() -> str:
+    """The name of a guest that was given none: `bucatini-` and the host's, cut to what the kernel takes."""
+    return f"bucatini-{socket.gethostname()}"[:_HOSTNAME_MAX]
 
 
 class Route(NamedTuple):
@@ -42,7 +50,7 @@ class GuestSettings(NamedTuple):
     hosts: str | None = None
     """Text of the guest's /etc/hosts; None leaves the host's visible."""
     hostname: str = ""
-    """Empty: `bucatini-` and the host's name. Cut to 64 bytes, the kernel's limit."""
+    """At most 64 bytes; empty: `default_hostname`."""
     ipv4: bool = True
     ipv6: bool = True
     """False also disables IPv6 on `interface`, so that not even a link-local address exists."""

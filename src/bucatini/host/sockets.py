@@ -1,7 +1,9 @@
-"""The host's sockets as the engine opens them: non-blocking, close-on-exec, with the options each protocol needs (socket(7), tcp(7), udp(7), ip(7)).
+"""The host's sockets as the engine opens them: non-blocking, close-on-exec, with the options each protocol needs
+(socket(7), tcp(7), udp(7), ip(7)).
 
-Functions answer with a socket or raise OSError as the kernel does; the caller turns that into what the guest sees. What a kernel may lack is probed once:
-SO_PEEK_OFF on TCP (6.9), UDP_GRO (5.0), ping sockets (net.ipv4.ping_group_range).
+Functions answer with a socket or raise OSError as the kernel does; the caller turns that into what the guest sees.
+What a kernel may lack is probed once: SO_PEEK_OFF on TCP (6.9), UDP_GRO (5.0), ping sockets
+(net.ipv4.ping_group_range).
 """
 
 from __future__ import annotations
@@ -97,7 +99,6 @@ def prepare_tcp(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # Urgent bytes stay in the stream, where the guest reads them as the peer's kernel sent them.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def open_tcp(family: int) -> socket.socket:
@@ -139,7 +140,8 @@ def open_udp(guest_port: int, target: Endpoint, segmented: bool) -> socket.socke
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        # Two flows of one guest port to different peers share the port; an owner without SO_REUSEADDR keeps it to itself.
+        # Two flows of one guest port to different peers share the port; an owner without SO_REUSEADDR keeps it to
+        # itself.
         with contextlib.suppress(OSError):
             sock.bind(("" if family == socket.AF_INET else "::", guest_port))
         _prepare_udp(sock, family, segmented)
@@ -220,17 +222,22 @@ def listen_tcp(address: bytes | None, port: int, family: int) -> socket.socket:
 
 
 def probe_udp(address: bytes | None, port: int, family: int) -> None:
-    """Raise OSError when a UDP port is in use by anybody; `bind_udp` alone would share it with another socket of this user."""
+    """Raise OSError when a UDP port is in use by anybody; `bind_udp` alone would share it with another socket of this
+    user.
+    """
     with socket.socket(family, socket.SOCK_DGRAM | _FLAGS) as sock:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((text(address) if address else ("0.0.0.0" if family == socket.AF_INET else "::"), port))
 
 
-def bind_udp(address: bytes | None, port: int, family: int, peer: Endpoint | None = None, segmented: bool = False) -> socket.socket:
+def bind_udp(
+    address: bytes | None, port: int, family: int, peer: Endpoint | None = None, segmented: bool = False
+) -> socket.socket:
     """A UDP socket of a published port; with `peer`, one of its conversations, connected. Raises OSError.
 
-    All sockets of the port share it by SO_REUSEPORT, which the kernel grants to the same user only: nobody else may listen beside us.
+    All sockets of the port share it by SO_REUSEPORT, which the kernel grants to the same user only: nobody else may
+    listen beside us.
     """
     sock = socket.socket(family, socket.SOCK_DGRAM | _FLAGS)
     try:

@@ -38,6 +38,7 @@ _FORWARDED = (
 _FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
 _NEEDS_TERMINAL = (signal.SIGTTIN, signal.SIGTTOU)
 _TERM_PATIENCE = 10.0  # seconds; as docker stop
+_TERM_ECHO = 0.5  # seconds; timeout(1) sends SIGTERM twice, to its child and to the group: that is one request
 _KILLED = 128 + signal.SIGKILL
 
 
@@ -61,6 +62,7 @@ class Supervisor:
         self._status: asyncio.Future[int] = self._loop.create_future()
         self._handled: list[signal.Signals] = []
         self._last_resort: asyncio.TimerHandle | None = None
+        self._termed = 0.0
         self._lent = standing.foreground
         self._stopped = False
 
@@ -102,10 +104,12 @@ class Supervisor:
             self._order(Say.SIGNAL, number)
         if number != signal.SIGTERM:
             return
-        if self._last_resort is not None:
-            self._kill()
-        else:
+        now = self._loop.time()
+        if self._last_resort is None:
             self._last_resort = self._loop.call_later(_TERM_PATIENCE, self._kill)
+            self._termed = now
+        elif now - self._termed > _TERM_ECHO:
+            self._kill()
 
     def _resume(self) -> None:
         """We were continued: so is the command, in the foreground when the shell put us there."""

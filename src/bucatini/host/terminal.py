@@ -64,7 +64,7 @@ class Terminal:
         """Make our group the foreground and set the attributes as found; nothing happens once the terminal is gone."""
         with _undisturbed(), contextlib.suppress(OSError, termios.error):
             os.tcsetpgrp(self._descriptor, os.getpgrp())
-            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._attributes)
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, self._attributes)
 
     def close(self) -> None:
         """Idempotent."""

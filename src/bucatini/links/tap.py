@@ -1,7 +1,8 @@
-"""A TAP device opened with IFF_VNET_HDR: frames with their virtio-net header, one per read(2) or write(2) (tun(4), Documentation/networking/tuntap).
+"""A TAP device opened with IFF_VNET_HDR: frames with their virtio-net header, one per read(2) or write(2) (tun(4),
+Documentation/networking/tuntap).
 
-The write of a frame delivers it to the guest's stack within the call, so nothing is queued on the way in; on the way out the device's queue
-(`txqueuelen`) holds what we have not read, and drops beyond it as any interface does.
+The write of a frame delivers it to the guest's stack within the call, so nothing is queued on the way in; on the way
+out the device's queue (`txqueuelen`) holds what we have not read, and drops beyond it as any interface does.
 """
 
 from __future__ import annotations

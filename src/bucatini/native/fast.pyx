@@ -14,6 +14,7 @@ from libc.string cimport memset
 
 cdef extern from "Python.h":
     int PyObject_AsFileDescriptor(object o) except -1
+    bytes PyBytes_FromStringAndSize(const char *v, Py_ssize_t length)
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t c_read "read"(int fd, void *buf, size_t count)
@@ -150,6 +151,15 @@ cdef class Arena:
             raise ValueError(f"{length} bytes at {at} are outside an arena of {self.size}")
         return 0
 
+    cdef int check_slots(self, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, Py_ssize_t most) except -1:
+        if stride <= 0 or count < 1 or count > most or stride > self.size // count:
+            raise ValueError(f"bad slots: {count} of {stride} bytes, {most} at most")
+        return self.check(at, stride * count)
+
+    def copy(self, Py_ssize_t at, Py_ssize_t length):
+        self.check(at, length)
+        return PyBytes_FromStringAndSize(<char *> self.base + at, length)
+
     def read(self, int fd, Py_ssize_t at, Py_ssize_t length):
         self.check(at, length)
         cdef ssize_t got = c_read(fd, self.base + at, length)
@@ -158,9 +168,7 @@ cdef class Arena:
     def read_frames(self, int fd, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths):
         cdef Py_ssize_t index
         cdef ssize_t got
-        if stride <= 0 or count < 0 or count > len(lengths):
-            raise ValueError("bad slots")
-        self.check(at, stride * count)
+        self.check_slots(at, stride, count, len(lengths))
         for index in range(count):
             got = c_read(fd, self.base + at + index * stride, stride)
             if got <= 0:
@@ -287,9 +295,7 @@ cdef class Arena:
         cdef Py_ssize_t index
         cdef int got
         cdef long cut
-        if stride <= 0 or count < 1 or count > MAX_BATCH or count > len(lengths) or count > len(cuts):
-            raise ValueError("bad slots")
-        self.check(at, stride * count)
+        self.check_slots(at, stride, count, min(len(lengths), len(cuts), MAX_BATCH))
         memset(messages, 0, sizeof(mmsghdr) * count)
         for index in range(count):
             parts[index].iov_base = self.base + at + index * stride

@@ -1,7 +1,8 @@
 """The interpreted twin of `fast`: the same `Arena`, made of a bytearray and the standard library's calls.
 
-An arena is one block of memory with the calls that fill and drain it. All positions and lengths are bytes. Sockets are
-given as `socket.socket`, other descriptors as numbers; all must be non-blocking. See the package for the rule of results.
+An arena is one block of memory with the calls that fill and drain it. All positions and lengths are bytes. Sockets
+are given as `socket.socket`, other descriptors as numbers; all must be non-blocking. See the package for the rule of
+results.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _GRO_SIZE = struct.Struct("=i")
 _CONTROL_SPACE = socket.CMSG_SPACE(4)
 
 EMSGSIZE = errno.EMSGSIZE
+MAX_BATCH = 64
+"""Datagrams in one call."""
 
 
 def checksum(data: bytes | bytearray | memoryview, initial: int = 0) -> int:
@@ -58,12 +61,23 @@ class Arena:
         self.size = size
         self.view = memoryview(bytearray(size))
         self.gso_size = 0
-        """Segment size in bytes of the datagram train that `receive_datagrams` read last; 0 when it was one datagram."""
+        """Segment size in bytes of the datagram train that `receive_datagrams` read last; 0 when it was one datagram.
+        """
         self._discards = memoryview(bytearray(1 << 18))
 
     def _check(self, at: int, length: int) -> None:
         if at < 0 or length < 0 or at + length > self.size:
             raise ValueError(f"{length} bytes at {at} are outside an arena of {self.size}")
+
+    def _check_slots(self, at: int, stride: int, count: int, most: int) -> None:
+        if stride <= 0 or count < 1 or count > most or stride > self.size // count:
+            raise ValueError(f"bad slots: {count} of {stride} bytes, {most} at most")
+        self._check(at, stride * count)
+
+    def copy(self, at: int, length: int) -> bytes:
+        """The `length` bytes at `at`."""
+        self._check(at, length)
+        return bytes(self.view[at : at + length])
 
     def read(self, fd: int, at: int, length: int) -> int:
         """One read(2): one frame of a TAP device."""
@@ -78,7 +92,7 @@ class Arena:
 
         Returns the number read, or `-errno` when the first read failed.
         """
-        self._check(at, stride * count)
+        self._check_slots(at, stride, count, len(lengths))
         for index in range(count):
             got = self.read(fd, at + index * stride, stride)
             if got <= 0:
@@ -105,8 +119,8 @@ class Arena:
     def peek(self, sock: socket.socket, at: int, length: int, skip: int) -> int:
         """Look at up to `length` bytes of a stream without consuming them.
 
-        `skip` is -1 when the kernel keeps the peek offset (SO_PEEK_OFF, socket(7)); else the number of bytes to pass over
-        first, which are read into scratch memory (at most the arena's scratch of 256 KiB; more gives -EMSGSIZE).
+        `skip` is -1 when the kernel keeps the peek offset (SO_PEEK_OFF, socket(7)); else the number of bytes to pass
+        over first, which are read into scratch memory (at most the arena's scratch of 256 KiB; more gives -EMSGSIZE).
         """
         self._check(at, length)
         try:
@@ -178,11 +192,15 @@ class Arena:
         return sent
 
     def receive_datagram(self, sock: socket.socket, at: int, length: int) -> int:
-        """One datagram, or one train of equal datagrams (UDP_GRO): `gso_size` says the cut. Truncation gives -EMSGSIZE."""
+        """One datagram, or one train of equal datagrams (UDP_GRO): `gso_size` says the cut. Truncation gives
+        -EMSGSIZE.
+        """
         self._check(at, length)
         self.gso_size = 0
         try:
-            got, ancillary, flags, _ = sock.recvmsg_into([self.view[at : at + length]], _CONTROL_SPACE, socket.MSG_DONTWAIT)
+            got, ancillary, flags, _ = sock.recvmsg_into(
+                [self.view[at : at + length]], _CONTROL_SPACE, socket.MSG_DONTWAIT
+            )
         except OSError as error:
             return -(error.errno or errno.EIO)
         for level, kind, data in ancillary:
@@ -197,9 +215,10 @@ class Arena:
     ) -> int:
         """Up to `count` datagrams or trains into slots `stride` bytes apart (recvmmsg(2)).
 
-        `lengths[i]` is the length of slot i (-EMSGSIZE: it did not fit and is lost), `cuts[i]` its segment size or 0. Returns the
-        number of slots filled, or `-errno` when the first call failed.
+        `lengths[i]` is the length of slot i (-EMSGSIZE: it did not fit and is lost), `cuts[i]` its segment size or 0.
+        Returns the number of slots filled, or `-errno` when the first call failed.
         """
+        self._check_slots(at, stride, count, min(len(lengths), len(cuts), MAX_BATCH))
         for index in range(count):
             got = self.receive_datagram(sock, at + index * stride, stride)
             if got < 0 and got != -EMSGSIZE:

@@ -1,7 +1,8 @@
 """A link that writes down what passes: wraps another link, costs nothing when it is not there.
 
-Frames to the guest are captured as they are sent. Frames from the guest are captured after the stack has judged them, so that the comment can say why one was
-dropped. The virtio-net header is left out; a superframe appears whole, its checksum perhaps undone, as in any capture taken above an offloading device.
+Frames to the guest are captured as they are sent. Frames from the guest are captured after the stack has judged them,
+so that the comment can say why one was dropped. The virtio-net header is left out; a superframe appears whole, its
+checksum perhaps undone, as in any capture taken above an offloading device.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ VNET = 12
 
 
 class CapturedLink:
-    """`link` is what is captured. `comment` turns a drop reason's number into words, or None for a frame that was of use."""
+    """`link` is what is captured. `comment` turns a drop reason's number into words, or None for a frame that was of
+    use.
+    """
 
     def __init__(self, link: Any, writer: PcapngWriter, comment: Callable[[int], str | None]) -> None:
         self.link = link

@@ -27,7 +27,7 @@ class Console:
         self._output = Output(fd, name="stderr", on_failure=_ignore, capacity=_CAPACITY, owned=False)
         self._end = b"\r\n" if os.isatty(fd) else b"\n"
 
-    def on_event(self, event: FlowEvent, now: float) -> None:  # noqa: ARG002
+    def on_event(self, event: FlowEvent, now: float) -> None:
         """Buffer the sentence of `event`."""
         self.say(sentence(event))
 
@@ -56,7 +56,7 @@ class RefusalHint:
     def __init__(self) -> None:
         self._counts: dict[Refusal, int] = {}
 
-    def on_event(self, event: FlowEvent, now: float) -> None:  # noqa: ARG002
+    def on_event(self, event: FlowEvent, now: float) -> None:
         """Count it if it is a refusal."""
         if isinstance(event, FlowRefused):
             self._counts[event.reason] = self._counts.get(event.reason, 0) + 1

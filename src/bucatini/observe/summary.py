@@ -57,7 +57,7 @@ class Summary:
         self._limit = limit
         self._rows: dict[_Key, _Row] = {}
 
-    def on_event(self, event: FlowEvent, now: float) -> None:  # noqa: ARG002
+    def on_event(self, event: FlowEvent, now: float) -> None:
         """Add one event up."""
         row = self._row(_key(event))
         if not isinstance(event, FlowClosed):

@@ -2,7 +2,7 @@ cimport cython
 
 from bucatini.wire.icmp cimport IcmpView
 from bucatini.wire.ip cimport IpView
-from bucatini.wire.octets cimport load16, load_bytes
+from bucatini.wire.octets cimport load16, load32
 from bucatini.wire.tcp cimport TcpOptions, TcpView
 from bucatini.wire.udp cimport UdpView
 from bucatini.wire.virtio_net cimport VirtioNetHeader
@@ -11,7 +11,7 @@ from bucatini.wire.virtio_net cimport VirtioNetHeader
 @cython.final
 cdef class Packet:
     cdef public unsigned char[::1] buf
-    cdef public object memory, sum_of
+    cdef public object memory, sum_of, copy
     cdef public bytes gateway_mac
     cdef public bint ipv4, ipv6
     cdef public VirtioNetHeader vnet
@@ -20,7 +20,7 @@ cdef class Packet:
     cdef public TcpOptions options
     cdef public UdpView udp
     cdef public IcmpView icmp
-    cdef public long ethernet_at, end, kind
+    cdef public long ethernet_at, end, kind, mac_high, mac_low
 
     @cython.locals(ethertype=long)
     cpdef long parse(self, long at, long length) except? -1
@@ -38,5 +38,5 @@ cdef class Packet:
     cpdef bint _sum_is_right(self, long end) except -1
     cpdef bytes source(self)
     cpdef bytes destination(self)
-    @cython.locals(ip=IpView)
+    @cython.locals(ip=IpView, addresses=bytes)
     cpdef bytes key(self)

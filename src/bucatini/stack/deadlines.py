@@ -1,9 +1,10 @@
 """When something is due: one heap of instants, lazily kept.
 
-A flow moves its deadline with almost every packet, nearly always further away, so a heap entry is made only when the new instant
-is earlier than the one the flow is already filed under (`armed_at`); an entry that comes up too early files the flow again under the instant it holds
-by then. So a flow has at most one useful entry and a packet costs a comparison. Entries of owners that ended (their deadline is NEVER)
-are swept out whenever the heap has doubled, so it is bounded by the flows that live.
+A flow moves its deadline with almost every packet, nearly always further away, so a heap entry is made only when the
+new instant is earlier than the one the flow is already filed under (`armed_at`); an entry that comes up too early
+files the flow again under the instant it holds by then. So a flow has at most one useful entry and a packet costs a
+comparison. Entries of owners that ended (their deadline is NEVER) are swept out whenever the heap has doubled, so it
+is bounded by the flows that live.
 """
 
 from __future__ import annotations

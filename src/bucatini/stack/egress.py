@@ -1,8 +1,9 @@
 """Frames towards the guest: headers written in front of payload that is already in place.
 
-Each flow carries a template of its headers and their partial checksums, so a superframe costs one copy of 54 or 74 bytes and a handful of
-numbers. On a link that completes checksums only the pseudo-header's sum is written (virtio 1.2 section 5.1.6.2); elsewhere the whole is
-computed with the `sum_of` handed in. Nothing is sent here: `build_*` return the length of the frame at `at`, virtio-net header included.
+Each flow carries a template of its headers and their partial checksums, so a superframe costs one copy of 54 or 74
+bytes and a handful of numbers. On a link that completes checksums only the pseudo-header's sum is written (virtio 1.2
+section 5.1.6.2); elsewhere the whole is computed with the `sum_of` handed in. Nothing is sent here: `build_*` return
+the length of the frame at `at`, virtio-net header included.
 
 ```text
 at      +12        +26                 +46 / +66         +66 / +86
@@ -67,7 +68,9 @@ class Egress:
         self.sum_of = sum_of
 
     def prepare(self, flow: Any, guest: Endpoint, peer: Endpoint, protocol: int) -> None:
-        """Give `flow` its template and sums: from `peer` to `guest`, protocol 6 or 17 (or 1, 58: no transport header)."""
+        """Give `flow` its template and sums: from `peer` to `guest`, protocol 6 or 17 (or 1, 58: no transport
+        header).
+        """
         flow.template, flow.ip_sum = self._template(guest, peer, protocol)
         flow.pseudo_sum = pseudo_header(peer.address, guest.address, protocol, 0)
 

@@ -1,7 +1,9 @@
-"""What the gateway says for itself: answers of the virtual network's services, and the errors and resets it sends to the guest.
+"""What the gateway says for itself: answers of the virtual network's services, and the errors and resets it sends to
+the guest.
 
-The slow path of the stack gathered in one place: every method takes the packet classified last, or a flow, and returns a complete Ethernet frame, or None when
-nothing is to be said. ICMP errors share a budget (RFC 1812 4.3.2.8), so that a guest that floods closed doors costs little.
+The slow path of the stack gathered in one place: every method takes the packet classified last, or a flow, and
+returns a complete Ethernet frame, or None when nothing is to be said. ICMP errors share a budget (RFC 1812 4.3.2.8),
+so that a guest that floods closed doors costs little.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from bucatini.wire.icmp import complete_v4, complete_v6
 from bucatini.wire.ipv4 import emit_ipv4
 from bucatini.wire.ipv6 import emit_ipv6
 from bucatini.wire.octets import load_bytes
+from bucatini.wire.tcp import emit_tcp
 from bucatini.wire.udp import emit_udp
 
 __all__ = ["Gateway"]
@@ -36,6 +39,9 @@ ERRORS_PER_SECOND = 1000
 ERROR_BURST = 200
 ICMP_RATE = int(DropReason.ICMP_RATE)
 FRAGMENT_MALFORMED = int(DropReason.FRAGMENT_MALFORMED)
+FRAGMENT_OVERLAP = int(DropReason.FRAGMENT_OVERLAP)
+FRAGMENT_TIMEOUT = int(DropReason.FRAGMENT_TIMEOUT)
+FRAGMENT_TOO_MANY = int(DropReason.FRAGMENT_TOO_MANY)
 
 KINDS = {
     errno.ENETUNREACH: ErrorKind.NETWORK,
@@ -87,11 +93,21 @@ class Gateway:
 
     def reassemble(self, packet: Packet, now: float) -> bytes | int:
         """Keep a fragment: the whole packet when it is complete, else a `DropReason`, 0 while the rest is awaited."""
-        malformed = self.reassembler.counters.malformed
+        counters = self.reassembler.counters
+        malformed, void = counters.malformed, counters.void + counters.overlapping
+        pieces = counters.too_many_pieces
+        evicted, expired = counters.evicted_for_datagrams + counters.evicted_for_bytes, counters.expired
         whole = self.reassembler.offer(packet.memory, packet.ip, now)
+        drops = self.counters.values
+        drops[FRAGMENT_TIMEOUT] += counters.expired - expired
+        drops[FRAGMENT_TOO_MANY] += counters.evicted_for_datagrams + counters.evicted_for_bytes - evicted
         if whole is not None:
             return whole
-        return FRAGMENT_MALFORMED if self.reassembler.counters.malformed > malformed else 0
+        if counters.malformed > malformed:
+            return FRAGMENT_MALFORMED
+        if counters.too_many_pieces > pieces:
+            return FRAGMENT_TOO_MANY
+        return FRAGMENT_OVERLAP if counters.void + counters.overlapping > void else 0
 
     # -- errors about the packet classified last
 
@@ -145,7 +161,9 @@ class Gateway:
         return self._error_about(flow, _datagram_header(flow, payload) + payload, KINDS.get(error, ErrorKind.HOST), mtu)
 
     def relay_error(self, flow: Any, report: Any) -> bytes | None:
-        """The ICMP error that a host socket's error queue reports (`host.sockets.IcmpError`), as the guest would have got it."""
+        """The ICMP error that a host socket's error queue reports (`host.sockets.IcmpError`), as the guest would have
+        got it.
+        """
         kind = KINDS.get(report.errno, ErrorKind.HOST)
         if report.kind in (11, 3) and (report.kind == 11 or len(flow.guest.address) == 16):
             kind = ErrorKind.HOP_LIMIT

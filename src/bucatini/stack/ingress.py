@@ -1,10 +1,13 @@
-"""The straight path of a frame from the guest: classify, answer what is ours, find the flow, or ask policy for a new one.
+"""The straight path of a frame from the guest: classify, answer what is ours, find the flow, or ask policy for a new
+one.
 
-`Ingress.frame` returns `DropReason.NONE` when the frame was of use and the reason when it was not; it never raises for what a frame holds. All effects go through
-`out` (the engine's sink). New flows are the slow path and written for reading; the fast path is `parse`, one dictionary look-up, and the flow's own machine.
+`Ingress.frame` returns `DropReason.NONE` when the frame was of use and the reason when it was not; it never raises
+for what a frame holds. All effects go through `out` (the engine's sink). New flows are the slow path and written for
+reading; the fast path is `parse`, one dictionary look-up, and the flow's own machine.
 
-Where a conversation really goes is decided once, by `_dial`: the gateway's port 53 is our resolver, any other port of the gateway is the host's loopback, everything
-else is itself. Policy is asked about the address the guest used. A refusal is told at once: RST for TCP, ICMP administratively prohibited for the rest.
+Where a conversation really goes is decided once, by `_dial`: the gateway's port 53 is our resolver, any other port of
+the gateway is the host's loopback, everything else is itself. Policy is asked about the address the guest used. A
+refusal is told at once: RST for TCP, ICMP administratively prohibited for the rest.
 """
 
 from __future__ import annotations
@@ -123,7 +126,8 @@ class Ingress:
         flow.host = self._dial(peer)
         family = len(guest.address)
         segmented = self.settings.tso4 if family == 4 else self.settings.tso6
-        flow.set_mss(packet.options.mss, self.settings.mss(family), segmented)
+        flow.set_link(self.settings.mss(family), segmented)
+        flow.set_mss(packet.options.mss)
         self.table.add(flow)
         self.out.opened(flow)
         open_from_guest(flow, segment, packet.options, self.isn(flow.key), self.out)
@@ -241,7 +245,9 @@ class Ingress:
         return self.out.send_echo(flow, packet.icmp.sequence, packet.icmp.payload_at, packet.ip.end)  # type: ignore[no-any-return]
 
     def _icmp_error(self, now: float) -> int:
-        """The guest reports a destination of its own unreachable: of interest only while a published port's SYN waits."""
+        """The guest reports a destination of its own unreachable: of interest only while a published port's SYN
+        waits.
+        """
         key = self.gateway.quoted_tcp_key(self.packet)
         flow = self.table.tcp.get(key) if key is not None else None
         if flow is None:

@@ -1,0 +1,9 @@
+cimport cython
+
+
+@cython.final
+cdef class TapLink:
+    cdef public long descriptor
+
+    cpdef long receive(self, object arena, long at, long stride, long count, list lengths) except? -200000
+    cpdef long transmit(self, object arena, long at, long length) except? -200000
