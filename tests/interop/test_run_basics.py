@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from support.fakehost import (
     GATEWAY4,
     GATEWAY6,
     GUEST4,
+    GUEST6,
     HOST4,
     HOST6,
     PUBLIC4,
@@ -33,7 +33,12 @@ from support.guests import PATIENCE, eventually
 
 pytestmark = pytest.mark.root
 
-HOST_NAMES = ("host.bucatini.internal", "host.microsandbox.internal", "host.docker.internal", "host.containers.internal")
+HOST_NAMES = (
+    "host.bucatini.internal",
+    "host.microsandbox.internal",
+    "host.docker.internal",
+    "host.containers.internal",
+)
 
 
 def needs(program: str) -> pytest.MarkDecorator:
@@ -77,7 +82,7 @@ class TestNetwork:
             assert any(line.startswith(GATEWAY6) and name in line.split() for line in seen.splitlines()), name
         name = f"bucatini-{socket.gethostname()}"[:64]
         assert f"\n{name}\n" in seen, "hostname"
-        assert seen.splitlines()[-1].split()[0] == GUEST4, "the guest finds itself under its name"
+        assert seen.splitlines()[-1].split()[0] in (GUEST4, GUEST6), "the guest finds itself under its name"
 
     def test_slot_and_mtu(self, host: FakeHost) -> None:
         seen = host.run("--slot", "4660", "--mtu", "9000", "sh", "-c", self.LOOK).stdout
@@ -225,17 +230,19 @@ class TestWhoDiesFirst:
             with host.net.listen("0.0.0.0", 8181):
                 pass
 
-    def test_command_that_ignores_sigterm_is_killed_by_a_second(self, host: FakeHost) -> None:
+    def test_command_that_survives_sigterm_is_killed_by_a_second(self, host: FakeHost) -> None:
         runner = host.runner()
-        process, errors = runner.begin(["run", "sh", "-c", "trap '' TERM; echo; cat"])
+        script = "trap 'echo survived' TERM; echo ready; while :; do sleep 0.02; done"
+        process, errors = runner.begin(["run", "sh", "-c", script])
         with process, errors:
             assert process.stdout is not None
-            process.stdout.readline()
+            assert process.stdout.readline() == b"ready\n"
             process.terminate()
-            time.sleep(0.2)  # two signals at once are one
-            assert process.poll() is None
+            assert process.stdout.readline() == b"survived\n"
+            began = time.monotonic()
             process.terminate()
             assert process.wait(PATIENCE) == 128 + signal.SIGKILL
+            assert time.monotonic() - began < 5, "without waiting for the patience of the first to end"
         runner.gone()
 
     def test_sigkill_for_the_engine_ends_the_network_only(self, host: FakeHost, user: str) -> None:
@@ -297,17 +304,15 @@ def namespaces_in_use() -> set[int]:
 
 
 def test_mounts_and_files_of_the_machine_stay_as_they_were(host: FakeHost, user: str) -> None:
-    def look() -> tuple[str, set[str]]:
-        names = {name for name in os.listdir("/tmp") if "bucatini" in name}
-        return Path("/proc/self/mountinfo").read_text(), names
+    def look() -> tuple[str, list[str]]:
+        return Path("/proc/self/mountinfo").read_text(), sorted(os.listdir(host.folder))  # TMPDIR of the run
 
-    mounts, names = look()
+    before = look()
     with host.guest(user=user) as guest:
-        assert look()[0] == mounts
+        assert look() == before
         guest.engine.kill()
         guest.engine.wait(PATIENCE)
-    assert look()[0] == mounts
-    assert look()[1] <= names
+    assert look() == before
 
 
 def test_many_guests_at_once(host: FakeHost) -> None:
@@ -338,8 +343,6 @@ CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 7), 10).se
 def test_entering_leaves_the_thread_where_it_was() -> None:
     """The fixture itself: a test that leaks its namespace would talk to the wrong network."""
     before = os.readlink("/proc/thread-self/ns/net")
-    inside: Callable[[], str] = lambda: os.readlink("/proc/thread-self/ns/net")  # noqa: E731
-    with Namespace.create() as made:
-        with made.entered():
-            assert inside() != before
-    assert inside() == before
+    with Namespace.create() as made, made.entered():
+        assert os.readlink("/proc/thread-self/ns/net") != before
+    assert os.readlink("/proc/thread-self/ns/net") == before

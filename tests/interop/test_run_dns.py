@@ -147,7 +147,14 @@ def resolvers(host: FakeHost) -> Iterator[FakeHost]:
 
 
 def ask(
-    guest: Guest, gateway: str, name: str, rtype: str = "A", *, transport: str = "udp", timeout: float = PATIENCE, **options: object
+    guest: Guest,
+    gateway: str,
+    name: str,
+    rtype: str = "A",
+    *,
+    transport: str = "udp",
+    timeout: float = PATIENCE,
+    **options: object,
 ) -> dns.message.Message:
     """One question, asked by a socket of the guest; raises OSError as it does."""
     query = dns.message.make_query(name, rtype, **options)  # type: ignore[arg-type]
@@ -188,7 +195,9 @@ class TestQuestions:
         assert response.rcode() == dns.rcode.NOERROR
         assert first(response) == address
 
-    @pytest.mark.parametrize(("name", "rcode"), [("servfail.test", dns.rcode.SERVFAIL), ("nx.test", dns.rcode.NXDOMAIN)])
+    @pytest.mark.parametrize(
+        ("name", "rcode"), [("servfail.test", dns.rcode.SERVFAIL), ("nx.test", dns.rcode.NXDOMAIN)]
+    )
     def test_failures_pass(self, guest: Guest, name: str, rcode: dns.rcode.Rcode) -> None:
         assert ask(guest, GATEWAY4, name).rcode() == rcode
 
@@ -315,7 +324,9 @@ class TestResolvers:
 
 
 class TestPolicy:
-    @pytest.mark.parametrize("options", [("--policy", "none"), ("--deny", "host"), ("--deny", GATEWAY4, "--deny", GATEWAY6)])
+    @pytest.mark.parametrize(
+        "options", [("--policy", "none"), ("--deny", "host"), ("--deny", GATEWAY4, "--deny", GATEWAY6)]
+    )
     def test_closes_it_at_once(self, host: FakeHost, servers: dict[str, Server], options: tuple[str, ...]) -> None:
         with host.guest(*options) as guest:
             for gateway in (GATEWAY4, GATEWAY6):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import shlex
 from pathlib import Path
 
 import pytest
 
-from support.fakehost import FakeHost
-from support.guests import ORDINARY, Done
+from support.fakehost import PUBLIC4, FakeHost
+from support.guests import ORDINARY, Done, eventually
 
 pytestmark = pytest.mark.root
 
@@ -61,7 +63,15 @@ class TestCommandLine:
         "spec",
         [
             *("x", "80:", ":80", "0:80", "80:0", "65536:80", "80:65536", "80:80/sctp", "80:80/", "+80:80", "080:80"),
-            *("80-81:80", "81-80:81-80", "::1:80:80", "[::1]80:80", "localhost:80:80", "1.2.3:80:80", "1.2.3.4:80:80:80"),
+            *(
+                "80-81:80",
+                "81-80:81-80",
+                "::1:80:80",
+                "[::1]80:80",
+                "localhost:80:80",
+                "1.2.3:80:80",
+                "1.2.3.4:80:80:80",
+            ),
             *("[fe80::1%eth0]:80:80", "", " 80:80", "80:80 "),
         ],
     )
@@ -131,25 +141,50 @@ class TestForbiddingHost:
     def test_no_process_is_to_be_had(self, host: FakeHost) -> None:
         check(limited(host, "--nproc=1"), 2, "cannot start a process")
 
-    @pytest.mark.parametrize("limit", range(5, 14))
-    def test_few_descriptors(self, host: FakeHost, limit: int) -> None:
-        """Whichever step is the one that gets none."""
-        done = limited(host, f"--nofile={limit}")
-        if done.status == 0:
-            assert (done.stdout, done.stderr) == ("started\n", "")
-        else:
-            check(done, 2)
-
 
 def limited(host: FakeHost, limit: str) -> Done:
     """A run under a limit of resources, as a user whom nobody else is: processes are counted per user."""
     runner = host.runner("ordinary")
     words = runner.program(["run", "--", *STARTED])
     script = words.index("sh") + 2
-    words[script] = words[script].replace(str(ORDINARY), str(ORDINARY + 1)).replace("setpriv ", f"prlimit {limit} setpriv ")
+    words[script] = (
+        words[script].replace(str(ORDINARY), str(ORDINARY + 1)).replace("setpriv ", f"prlimit {limit} setpriv ")
+    )
     done = runner.complete_words(words)
     runner.gone()
     return done
+
+
+def test_running_out_of_descriptors(host: FakeHost) -> None:
+    """New connections are refused, those that exist go on, and when they end there is room again."""
+    with host.guest() as guest, host.world.listen(PUBLIC4, backlog=200) as listener, contextlib.ExitStack() as stack:
+        used = len(list(Path(f"/proc/{guest.engine.pid}/fd").iterdir()))
+        resource.prlimit(guest.engine.pid, resource.RLIMIT_NOFILE, (used + 20, used + 20))
+        port = listener.getsockname()[1]
+        made, refused = [], 0
+        for _ in range(40):
+            try:
+                made.append(stack.enter_context(guest.net.connect(PUBLIC4, port, timeout=5)))
+            except TimeoutError:
+                raise
+            except OSError:
+                refused += 1
+        assert (len(made), refused) == (20, 20)
+        far = [stack.enter_context(listener.accept()[0]) for _ in made]
+        for near, other in zip(made, far, strict=True):
+            near.sendall(b"still here")
+            assert other.recv(20) == b"still here"
+        made[0].close()
+        far[0].close()
+
+        def again() -> bool:
+            try:
+                guest.net.connect(PUBLIC4, port, timeout=5).close()
+            except OSError:
+                return False
+            return True
+
+        eventually(again)
 
 
 class TestReportsThatCannotBe:
@@ -157,9 +192,7 @@ class TestReportsThatCannotBe:
         folder = host.folder / "roots"
         folder.mkdir(mode=0o755)
         for option in ("--pcap", "--events"):
-            check(
-                host.run(option, str(folder / "x"), "--", *STARTED, user="ordinary"), 2, option, "Permission denied"
-            )
+            check(host.run(option, str(folder / "x"), "--", *STARTED, user="ordinary"), 2, option, "Permission denied")
         assert list(folder.iterdir()) == []
 
     def test_error_before_the_start_leaves_no_file_behind_unless_it_was_opened(self, host: FakeHost) -> None:

@@ -45,12 +45,21 @@ NAT64_PRIVATE = "64:ff9b::a09:909"
 SIX_TO_FOUR_PRIVATE = "2002:a09:909::1"
 TEREDO = "2001:0:a09:909::1"
 MAPPED_PRIVATE = "::ffff:10.9.9.9"
-EXTRA = (NAT64_PUBLIC, NAT64_PRIVATE, SIX_TO_FOUR_PRIVATE, TEREDO, "100.64.1.1", "192.168.7.7", "10.9.8.8", "93.184.216.1")
+EXTRA = (
+    NAT64_PUBLIC,
+    NAT64_PRIVATE,
+    SIX_TO_FOUR_PRIVATE,
+    TEREDO,
+    "100.64.1.1",
+    "192.168.7.7",
+    "10.9.8.8",
+    "93.184.216.1",
+)
 
 
 @pytest.fixture(scope="module")
 def world(host: FakeHost) -> Iterator[FakeHost]:
-    """A host whose world answers at all these addresses and, beyond, on its own loopback; TCP and UDP echo by threads."""
+    """A host whose world answers at all these addresses, and on its own loopback, by silent servers."""
     host.world.ip("".join(f"addr add {address} dev lo\n" for address in EXTRA))
     with contextlib.ExitStack() as stack:
         # Replies to 6to4, NAT64 and Teredo addresses need nothing: they are the world's own.
@@ -120,6 +129,7 @@ def expected(verdict: str, address: str) -> tuple[str, str, str]:
     return ("ECONNREFUSED", "EHOSTUNREACH", "3/13")
 
 
+PRIVATE = (PRIVATE4, PRIVATE6, "100.64.1.1", "192.168.7.7", NAT64_PRIVATE)
 A, R = "allowed", "refused"
 BY_DEFAULT = {
     PUBLIC4: A, PUBLIC6: A, NAT64_PUBLIC: A, "93.184.216.1": A,
@@ -134,7 +144,7 @@ TABLE = [
     pytest.param(("--policy", "public"), {PUBLIC4: A, PRIVATE6: R}, id="public"),
     pytest.param(("--policy", "none"), NOTHING, id="none"),
     pytest.param(("--policy", "open"), {**dict.fromkeys(BY_DEFAULT, A)}, id="open"),
-    pytest.param(("--allow", "private"), {**BY_DEFAULT, **dict.fromkeys((PRIVATE4, PRIVATE6, "100.64.1.1", "192.168.7.7", NAT64_PRIVATE), A)}, id="allow-private"),
+    pytest.param(("--allow", "private"), {**BY_DEFAULT, **dict.fromkeys(PRIVATE, A)}, id="allow-private"),
     pytest.param(("--allow", "host"), {**BY_DEFAULT, GATEWAY4: A, GATEWAY6: A}, id="allow-host"),
     pytest.param(("--allow", "host.docker.internal"), {GATEWAY4: A, GATEWAY6: A, PRIVATE4: R}, id="allow-host-by-name"),
     pytest.param(("--allow", GATEWAY6), {GATEWAY4: R, GATEWAY6: A}, id="allow-gateway-6"),
@@ -142,7 +152,11 @@ TABLE = [
     pytest.param(("--policy", "open", "--deny", "host"), {GATEWAY4: R, GATEWAY6: R, PRIVATE4: A}, id="deny-host"),
     pytest.param(("--allow", "metadata"), {METADATA4: A, METADATA6: A, PRIVATE4: R}, id="allow-metadata"),
     pytest.param(("--allow", "link-local"), {METADATA4: R}, id="link-local-is-not-metadata"),
-    pytest.param(("--policy", "none", "--allow", "public"), {PUBLIC4: A, PUBLIC6: A, PRIVATE4: R, DOCUMENTATION4: R}, id="allow-public"),
+    pytest.param(
+        ("--policy", "none", "--allow", "public"),
+        {PUBLIC4: A, PUBLIC6: A, PRIVATE4: R, DOCUMENTATION4: R},
+        id="allow-public",
+    ),
     pytest.param(("--deny", "public"), {PUBLIC4: R, PUBLIC6: R, "93.184.216.1": R}, id="deny-public"),
     pytest.param(
         ("--allow", "10.0.0.0/8", "--deny", "10.9.0.0/16", "--allow", PRIVATE4),
@@ -150,8 +164,16 @@ TABLE = [
         id="longest-prefix",
     ),
     pytest.param(("--allow", PRIVATE4, "--deny", PRIVATE4), {PRIVATE4: R}, id="deny-wins-a-tie"),
-    pytest.param(("--deny", "10.0.0.0/8", "--allow", "private"), {PRIVATE4: R, "192.168.7.7": A}, id="deny-wins-a-tie-with-a-group"),
-    pytest.param(("--deny", "10.9.9.9/32", "--policy", "open"), {NAT64_PRIVATE: R, SIX_TO_FOUR_PRIVATE: R, PRIVATE4: R, "10.9.8.8": A}, id="embedded"),
+    pytest.param(
+        ("--deny", "10.0.0.0/8", "--allow", "private"),
+        {PRIVATE4: R, "192.168.7.7": A},
+        id="deny-wins-a-tie-with-a-group",
+    ),
+    pytest.param(
+        ("--deny", "10.9.9.9/32", "--policy", "open"),
+        {NAT64_PRIVATE: R, SIX_TO_FOUR_PRIVATE: R, PRIVATE4: R, "10.9.8.8": A},
+        id="embedded",
+    ),
     pytest.param(("--policy", "none", "--allow", "64:ff9b::/96"), {NAT64_PUBLIC: R}, id="translator-alone"),
     pytest.param(
         ("--policy", "none", "--allow", "64:ff9b::/96", "--allow", PUBLIC4),
@@ -159,7 +181,7 @@ TABLE = [
         id="translator-and-target",
     ),
     pytest.param(("--policy", "none", "--allow", MAPPED_PRIVATE), {PRIVATE4: A, NAT64_PRIVATE: R}, id="mapped-rule"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("options", "rows"), TABLE)

@@ -282,7 +282,9 @@ class TestErrors:
     def test_port_zero_in_a_raw_frame(self, host: FakeHost, guest: Guest) -> None:
         with guest.raw() as link, server(host, PUBLIC4) as far, guest.net.bound("0.0.0.0") as near:
             for ports in ((0, 53), (53, 0), (0, 0)):
-                link.send(bytes(GATEWAY_FRAME / IP(src=GUEST4, dst=PUBLIC4) / UDP(sport=ports[0], dport=ports[1]) / b"x"))
+                link.send(
+                    bytes(GATEWAY_FRAME / IP(src=GUEST4, dst=PUBLIC4) / UDP(sport=ports[0], dport=ports[1]) / b"x")
+                )
             near.sendto(b"alive", far.getsockname())
             assert far.recv(10) == b"alive"
 
@@ -346,8 +348,14 @@ class TestRawFrames:
     def test_checksum_zero_means_none_in_ipv4_only(self, host: FakeHost, guest: Guest) -> None:
         with server(host, PUBLIC4) as far, server(host, PUBLIC6) as far6, guest.raw() as link:
             frames = [
-                GATEWAY_FRAME / IP(src=GUEST4, dst=PUBLIC4) / UDP(sport=4325, dport=far.getsockname()[1], chksum=0) / b"ok",
-                GATEWAY_FRAME / IPv6(src=GUEST6, dst=PUBLIC6) / UDP(sport=4325, dport=far6.getsockname()[1], chksum=0) / b"no",
+                GATEWAY_FRAME
+                / IP(src=GUEST4, dst=PUBLIC4)
+                / UDP(sport=4325, dport=far.getsockname()[1], chksum=0)
+                / b"ok",
+                GATEWAY_FRAME
+                / IPv6(src=GUEST6, dst=PUBLIC6)
+                / UDP(sport=4325, dport=far6.getsockname()[1], chksum=0)
+                / b"no",
                 GATEWAY_FRAME / IPv6(src=GUEST6, dst=PUBLIC6) / UDP(sport=4325, dport=far6.getsockname()[1]) / b"ok",
             ]
             for frame in frames:
@@ -387,7 +395,9 @@ class TestRawFrames:
     def test_lying_udp_length(self, host: FakeHost, guest: Guest, length: int) -> None:
         with server(host, PUBLIC4) as far, guest.raw() as link:
             port = far.getsockname()[1]
-            link.send(bytes(GATEWAY_FRAME / IP(src=GUEST4, dst=PUBLIC4) / UDP(sport=4329, dport=port, len=length, chksum=0)))
+            link.send(
+                bytes(GATEWAY_FRAME / IP(src=GUEST4, dst=PUBLIC4) / UDP(sport=4329, dport=port, len=length, chksum=0))
+            )
             link.send(bytes(GATEWAY_FRAME / IP(src=GUEST4, dst=PUBLIC4) / UDP(sport=4329, dport=port) / b"next"))
             assert far.recv(10) == b"next"
 
@@ -487,5 +497,3 @@ def test_datagrams_do_not_leak_sockets(host: FakeHost) -> None:
                 near.sendto(b"x", far.getsockname())
                 assert far.recv(10) == b"x"
         assert len(os.listdir(f"/proc/{guest.engine.pid}/fd")) < 1200
-
-

@@ -1,4 +1,4 @@
-"""TCP segment by segment: what no ordinary guest sends, and what an ordinary guest does not show of the engine's answers."""
+"""TCP segment by segment: what no ordinary guest sends, and what an ordinary guest does not show of our answers."""
 
 from __future__ import annotations
 
@@ -127,6 +127,7 @@ class TestHandshake:
         raw.nxt += 1
         # 1000 << 2 bytes are ours to receive, no more.
         raw.send(ACK, window=1000)
+        raw.synchronize()
         far.sendall(bytes(10_000))
         time.sleep(0.1)
         received = 0
@@ -243,7 +244,9 @@ class TestHandshake:
         raw.send(RST | ACK, 5000, ack=1)
         raw.silence()
 
-    @pytest.mark.parametrize("flags", [SYN | FIN, SYN | RST, SYN | FIN | RST | ACK, 0, FIN | URG | PSH, SYN | ACK, 0xFF])
+    @pytest.mark.parametrize(
+        "flags", [SYN | FIN, SYN | RST, SYN | FIN | RST | ACK, 0, FIN | URG | PSH, SYN | ACK, 0xFF]
+    )
     def test_flags_of_no_sense_open_nothing(self, raw: RawGuest, flags: int) -> None:
         raw.send(flags, raw.iss, ack=77)
         raw.drop_all()
@@ -257,9 +260,7 @@ class TestChecksum:
         raw.silence()
 
     @pytest.mark.parametrize("wrong_by", [1, 0x100, 0x8000])
-    def test_wrong_one_is_not_accepted_the_right_one_is(
-        self, raw: RawGuest, far: socket.socket, wrong_by: int
-    ) -> None:
+    def test_wrong_one_is_not_accepted_the_right_one_is(self, raw: RawGuest, far: socket.socket, wrong_by: int) -> None:
         raw.send(ACK | PSH, payload=b"evil!", wrong_by=wrong_by)
         raw.silence(0.05)
         raw.say(b"good.")
@@ -373,6 +374,10 @@ class TestOrder:
             [(0, 6), (0, 6), (6, 12), (2, 8), (6, 12)],
             [(0, 1), (0, 2), (1, 4), (0, 12)],
             [(0, 12), (4, 8), (11, 12)],
+            [(6, 12), (0, 6), (0, 12)],
+            [(9, 12), (3, 6), (6, 9), (0, 3), (0, 12)],
+            [(4, 8), (6, 12), (2, 6), (0, 4), (0, 12)],
+            [(11, 12), (5, 6), (7, 8), (0, 1), (0, 9), (0, 12)],
         ],
     )
     def test_overlapping_segments(self, raw: RawGuest, far: socket.socket, pieces: list[tuple[int, int]]) -> None:
@@ -475,12 +480,14 @@ class TestWindow:
 
     def test_small_one_is_filled_exactly(self, raw: RawGuest, far: socket.socket) -> None:
         raw.send(ACK, window=300)
+        raw.synchronize()
         far.sendall(b"b" * 1000)
         assert raw.hear(300, window=300) == b"b" * 300
         assert raw.hear(700, window=300) == b"b" * 700
 
     def test_update_lets_more_through(self, raw: RawGuest, far: socket.socket) -> None:
         raw.send(ACK, window=2000)
+        raw.synchronize()
         far.sendall(b"c" * 8000)
         raw.expect(lambda segment: segment.seq + len(segment.payload) == raw.rcv + 2000)
         raw.silence(0.05)
@@ -573,6 +580,7 @@ class TestPortZero:
     @pytest.mark.parametrize("side", ["source", "destination", "both"])
     def test_harms_nothing(self, link: Link, raw: RawGuest, far: socket.socket, side: str) -> None:
         near, peer = link.connect()
+        opened = link.served.count("flow-opened")
         ports: dict[str, int] = {f"{name}_port": 0 for name in ("source", "destination") if side in (name, "both")}
         for flags in (SYN, ACK, RST, FIN | ACK, SYN | ACK):
             raw.send(flags, raw.iss, **ports)  # type: ignore[arg-type]
@@ -581,3 +589,4 @@ class TestPortZero:
         raw.send_transport(17, bytearray(struct.pack("!HHHH", *numbers, 12, 0) + b"data"), 6)
         still_works(raw, far)
         echo(near, peer)
+        assert link.served.count("flow-opened") == opened

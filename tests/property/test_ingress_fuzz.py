@@ -1,7 +1,7 @@
 """The whole engine on a link of ours, fed with garbage: nothing raises, nothing grows, and all it says is well formed.
 
-The engine runs in a child process in a network namespace of its own, with nothing but loopback in it: the gateway is the
-host's loopback, where a few sockets answer, break off and misbehave. The clock jumps, so that every deadline comes.
+The engine runs in a child process in a network namespace of its own, with nothing but loopback in it: the gateway is
+the host's loopback, where a few sockets answer, break off and misbehave. The clock jumps, so every deadline comes.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ class Fuzz:
         with open(resolv, "w", encoding="ascii") as file:
             file.write("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
         offloads = self.random.choice((Offloads(), Offloads(uso4=False, uso6=False), Offloads.from_mask(0)))
-        segmented = settings(tso4=offloads.tso4, tso6=offloads.tso6, flow_limit=FLOWS, mtu=self.random.choice((1280, 1500, 65520)))
+        segmented = settings(
+            tso4=offloads.tso4, tso6=offloads.tso6, flow_limit=FLOWS, mtu=self.random.choice((1280, 1500, 65520))
+        )
         forwards = parse_publish_all([f"{HERE}:8000:8000", f"{HERE}:8000:8000/udp"])
         parts = Parts(
             self.link, offloads, segmented, self._decide, forwards, None, (self.events,),
@@ -293,4 +295,3 @@ def test_garbage_for_minutes() -> None:
     while time.monotonic() < end:
         seed = int.from_bytes(os.urandom(4), "big")
         in_new_network(lambda seed=seed: run(seed, 4 * STEPS))  # type: ignore[misc]
-        print(seed, file=sys.stderr)

@@ -1,7 +1,7 @@
-"""A translator on a link of ours, in this process: the test is the guest's kernel, and sockets on loopback are the world.
+"""A translator on a link of ours, in this process: the test is the guest, and sockets on loopback are the world.
 
-With `publish` there is a namespace's agent too, at the other end of a real channel; it makes its sockets here, so the guest
-of a spliced connection is whoever listens on `GUEST_HERE`.
+With `publish` there is a namespace's agent too, at the other end of a real channel; it makes its sockets here, so the
+guest of a spliced connection is whoever listens on `GUEST_HERE`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from bucatini.base.address import pack
 from bucatini.base.events import FlowClosed, FlowEvent, FlowOpened, FlowRefused
@@ -105,7 +105,7 @@ class Engine:
         self.agent.set_timeout(0)
         self.answers = agent
         self._channel = ours
-        factory = _Prepared(ours, self.agent) if publish and agent else None
+        factory = PreparedFactory(ours, self.agent) if publish and agent else None
         parts = Parts(
             self.link,
             offloads or Offloads(),
@@ -117,13 +117,19 @@ class Engine:
             peek_offset=peek_offset,
             resolv_conf=os.devnull,
         )
-        self.translator = Translator(parts)
+        try:
+            self.translator = Translator(parts)
+        except BaseException:
+            self.link.close()
+            ours.close()
+            self.agent.close()
+            raise
         self.translator.start()
 
     def on_event(self, event: FlowEvent, now: float) -> None:
         self.events.append(event)
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *unused: object) -> None:
@@ -183,7 +189,7 @@ class Engine:
         return [check_to_guest(frame, mtu=65575) for frame in frames]
 
 
-class _Prepared(SocketFactory):
+class PreparedFactory(SocketFactory):
     """The factory; while the translator is built, the first batches are made at once: this process is the agent too."""
 
     def __init__(self, ours: Any, agent: Any) -> None:

@@ -24,14 +24,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 import bucatini
 from bucatini.host import syscalls
-from support.guests import MARK, ORDINARY, PATIENCE, Done, Launcher, eventually
+from support.guests import ORDINARY, PATIENCE, Done, Launcher, eventually
 
 HOST4, HOST6 = "198.51.100.2", "2001:db8:77::2"
 """The host's own addresses on its uplink `up0`."""
@@ -75,7 +75,7 @@ class Namespace:
 
     @classmethod
     def create(cls) -> Namespace:
-        """An empty one, with `lo` up and everything a test is glad of: no DAD, ping sockets for everybody, every ICMP error."""
+        """An empty one with `lo` up: no DAD, ping sockets for everybody, no limit of ICMP errors."""
         before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             syscalls.unshare(syscalls.CLONE_NEWNET)
@@ -169,7 +169,7 @@ class Namespace:
     def close(self) -> None:
         os.close(self.descriptor)
 
-    def __enter__(self) -> Namespace:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -257,6 +257,7 @@ class Runner(Launcher):
             "PYTHONPATH": str(Path(bucatini.__file__).parent.parent),
             "BUCATINI_PURE": os.environ.get("BUCATINI_PURE", ""),
             "HOME": "/",
+            "TMPDIR": str(host.folder),
             "SHELL": "/bin/sh",
             "LC_ALL": "C.UTF-8",
         }
@@ -294,7 +295,7 @@ class Runner(Launcher):
 
     def begin(self, words: Sequence[str], *, before: str = "") -> tuple[subprocess.Popen[bytes], IO[bytes]]:
         """Start in the background; stdin and stdout are pipes, stderr is the file in the answer."""
-        errors = tempfile.TemporaryFile()
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
         with self.host.net.entered():
             process = subprocess.Popen(
                 self.program(words, before),
@@ -406,7 +407,7 @@ class SharedGuest:
             self._stack.close()
             raise AssertionError(f"the engine ended with status {broken.engine.returncode}: {broken.stderr}")
 
-    def __enter__(self) -> SharedGuest:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -443,5 +444,6 @@ def _open_tun(scratch: Path) -> Iterator[str]:
     """Shell that gives everybody a /dev/net/tun, as udev does."""
     status = os.stat("/dev/net/tun")
     if status.st_mode & 0o006 != 0o006:
-        yield f"test -e {scratch}/tun || mknod -m 666 {scratch}/tun c {os.major(status.st_rdev)} {os.minor(status.st_rdev)}"
+        number = f"{os.major(status.st_rdev)} {os.minor(status.st_rdev)}"
+        yield f"test -e {scratch}/tun || mknod -m 666 {scratch}/tun c {number}"
         yield f"mount --bind {scratch}/tun /dev/net/tun"

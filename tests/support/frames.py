@@ -1,7 +1,7 @@
 """Frames of a guest made with scapy, a stack around a recording `out`, and an oracle for frames towards the guest.
 
-`Bench` puts `Packet`, `Ingress`, `Gateway` and `FlowTable` together as the engine does, with a recorder for the sink: no
-socket, no clock. `check_to_guest` says whether a frame is one that a guest's kernel takes.
+`Bench` puts `Packet`, `Ingress`, `Gateway` and `FlowTable` together as the engine does, with a recorder for the sink:
+no socket, no clock. `check_to_guest` says whether a frame is one that a guest's kernel takes.
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ def ip(version: int, **fields: Any) -> Layer:
     return IPv6(**{"src": GUEST6, "dst": PEER6, **fields})
 
 
-def vnet(
-    flags: int = 0, gso: int = 0, headers: int = 0, size: int = 0, start: int = 0, offset: int = 0
-) -> bytes:
+def vnet(flags: int = 0, gso: int = 0, headers: int = 0, size: int = 0, start: int = 0, offset: int = 0) -> bytes:
     return struct.pack("<BBHHHHH", flags, gso, headers, size, start, offset, 0)
 
 
@@ -175,7 +173,7 @@ class Bench:
         return [check_to_guest(VNET + frame) for frame in self.out.frames]
 
 
-def check_to_guest(frame: bytes, mtu: int = 65535) -> Layer:
+def check_to_guest(frame: bytes, mtu: int = 65575) -> Layer:
     """Assert that `frame`, virtio-net header first, is right in every length and checksum; scapy's view of it."""
     flags, gso, headers, size, start, offset, buffers = struct.unpack_from("<BBHHHHH", frame)
     assert buffers == 0
@@ -228,4 +226,3 @@ def check_to_guest(frame: bytes, mtu: int = 65535) -> Layer:
 
 def payload_of(parsed: Layer) -> bytes:
     return bytes(parsed[Raw].load) if Raw in parsed else b""
-

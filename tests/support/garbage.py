@@ -1,7 +1,7 @@
 """A guest that has lost its mind, and a host side to match: frames by the thousand, plausible enough to get deep.
 
-`Garbage` makes frames: valid ones, valid ones with bytes changed or cut, chains of extension headers, fragments, and noise. It
-hears what the stack sends and answers about half of it as a TCP would, so that flows reach every state.
+`Garbage` makes frames: valid ones, valid ones with bytes changed or cut, chains of extension headers, fragments, and
+noise. It hears what the stack sends and answers about half of it as a TCP would, so that flows reach every state.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ class Garbage:
     def __init__(self, seed: int, here4: str) -> None:
         self.random = random.Random(seed)
         self.destinations = {
-            4: [pack(a) for a in (GATEWAY4, GATEWAY4, GATEWAY4, PEER4, here4, GUEST4, "224.0.0.251", "255.255.255.255")],
-            6: [pack(a) for a in (GATEWAY6, GATEWAY6, GATEWAY6, PEER6, GUEST6, "ff02::1", "::ffff:127.0.0.1", "fe80::1")],
+            4: [
+                pack(a) for a in (GATEWAY4, GATEWAY4, GATEWAY4, PEER4, here4, GUEST4, "224.0.0.251", "255.255.255.255")
+            ],
+            6: [
+                pack(a) for a in (GATEWAY6, GATEWAY6, GATEWAY6, PEER6, GUEST6, "ff02::1", "::ffff:127.0.0.1", "fe80::1")
+            ],
         }
         self.sources = {4: pack(GUEST4), 6: pack(GUEST6)}
         self.conversations: dict[tuple[bytes, int, int], tuple[int, int]] = {}
@@ -75,7 +79,9 @@ class Garbage:
         changed = bytearray(frame)
         for _ in range(self.random.choice((1, 1, 1, 2, 5))):
             at = min(int(self.random.expovariate(1 / 40)), len(changed) - 1)
-            changed[at] = self.random.choice((0, 255, self.random.getrandbits(8), changed[at] ^ 1 << self.random.randrange(8)))
+            changed[at] = self.random.choice(
+                (0, 255, self.random.getrandbits(8), changed[at] ^ 1 << self.random.randrange(8))
+            )
         # The gateway answers whatever address asks; ours is easier to check.
         changed[18:24] = mac(GUEST_MAC)
         if self.random.random() < 0.2:
@@ -107,12 +113,21 @@ class Garbage:
     def _ethernet(self, packet: bytes, ethertype: int, header: bytes) -> bytes:
         target = mac(GATEWAY_MAC)
         if self.random.random() < 0.02:
-            target = self.random.choice((b"\xff" * 6, b"\x33\x33\0\0\0\1", b"\x01\0\x5e\0\0\1", self.random.randbytes(6)))
+            target = self.random.choice(
+                (b"\xff" * 6, b"\x33\x33\0\0\0\1", b"\x01\0\x5e\0\0\1", self.random.randbytes(6))
+            )
         return header + target + mac(GUEST_MAC) + ethertype.to_bytes(2, "big") + packet
 
     def _arp(self) -> bytes:
         target = self.random.choice((pack(GATEWAY4), pack(PEER4), pack(GUEST4)))
-        return b"\0\1\x08\0\6\4\0" + bytes([self.random.choice((1, 1, 1, 2, 9))]) + mac(GUEST_MAC) + pack(GUEST4) + bytes(6) + target
+        return (
+            b"\0\1\x08\0\6\4\0"
+            + bytes([self.random.choice((1, 1, 1, 2, 9))])
+            + mac(GUEST_MAC)
+            + pack(GUEST4)
+            + bytes(6)
+            + target
+        )
 
     def _network(self, version: int, protocol: int, transport: bytes, destination: bytes) -> bytes:
         rng = self.random
@@ -180,15 +195,33 @@ class Garbage:
         """A segment out of the blue, most often a SYN."""
         rng = self.random
         flags = rng.choice((SYN, SYN, SYN, SYN, SYN | 0xC0, rng.getrandbits(8)))
-        options = rng.choice((b"", b"\x02\x04\x05\xb4\x01\x03\x03\x07", b"\x02\x04\0\1", b"\x03\x03\xff\0", rng.randbytes(4 * rng.randrange(11))))
-        return self._tcp(rng.choice(GUEST_PORTS), rng.choice(PORTS), rng.getrandbits(32), rng.getrandbits(32), flags, options, self._body() if rng.random() < 0.1 else b"")
+        options = rng.choice(
+            (
+                b"",
+                b"\x02\x04\x05\xb4\x01\x03\x03\x07",
+                b"\x02\x04\0\1",
+                b"\x03\x03\xff\0",
+                rng.randbytes(4 * rng.randrange(11)),
+            )
+        )
+        return self._tcp(
+            rng.choice(GUEST_PORTS),
+            rng.choice(PORTS),
+            rng.getrandbits(32),
+            rng.getrandbits(32),
+            flags,
+            options,
+            self._body() if rng.random() < 0.1 else b"",
+        )
 
     def _segment(self, peer_port: int, port: int, seq: int, ack: int) -> bytes:
         """A segment of a conversation: what a TCP would send, or nearly."""
         rng = self.random
         seq += rng.choice((0,) * 12 + (-1, 1, -100, 1000, 70000, 1 << 31, rng.getrandbits(32)))
         ack -= rng.choice((0,) * 12 + (1, -1, 100, 1460, 1 << 31, rng.getrandbits(32)))
-        flags = rng.choice((ACK,) * 12 + (ACK | PSH, ACK | FIN, ACK | FIN, RST, RST | ACK, SYN, SYN | ACK, 0, rng.getrandbits(8)))
+        flags = rng.choice(
+            (ACK,) * 12 + (ACK | PSH, ACK | FIN, ACK | FIN, RST, RST | ACK, SYN, SYN | ACK, 0, rng.getrandbits(8))
+        )
         body = self._body() if rng.random() < 0.5 else b""
         options = rng.randbytes(4 * rng.randrange(11)) if rng.random() < 0.05 else b""
         return self._tcp(port, peer_port, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags, options, body)
@@ -197,7 +230,9 @@ class Garbage:
         window = self.random.choice((65535, 65535, 65535, 0, 1, 100, self.random.getrandbits(16)))
         words = 5 + len(options) // 4 if self.random.random() < 0.98 else self.random.randrange(16)
         urgent = self.random.getrandbits(16) if flags & 32 else 0
-        return struct.pack("!HHIIBBHHH", port, peer_port, seq, ack, words << 4, flags, window, 0, urgent) + options + body
+        return (
+            struct.pack("!HHIIBBHHH", port, peer_port, seq, ack, words << 4, flags, window, 0, urgent) + options + body
+        )
 
     def _datagram(self) -> bytes:
         rng = self.random
@@ -209,16 +244,32 @@ class Garbage:
     def _query(self) -> bytes:
         """A DNS message: a query, or header and noise."""
         rng = self.random
-        name = rng.choice((b"\x04host\x08bucatini\x08internal\0", b"\x01a\0", b"\xc0\x0c", b"\x3f" + bytes(63) + b"\0", b"\x03abc", b""))
+        name = rng.choice(
+            (
+                b"\x04host\x08bucatini\x08internal\0",
+                b"\x01a\0",
+                b"\xc0\x0c",
+                b"\x3f" + bytes(63) + b"\0",
+                b"\x03abc",
+                b"",
+            )
+        )
         flags = rng.choice((0x0100, 0x0100, 0, 0x8180, rng.getrandbits(16)))
         counts = rng.choice(((1, 0, 0, 0), (1, 0, 0, 0), (0, 0, 0, 0), (2, 0, 0, 1), (65535, 1, 1, 1)))
         head = struct.pack("!HH4H", rng.getrandbits(16), flags, *counts)
-        return head + name + struct.pack("!HH", rng.choice((1, 28, 255, 252, 41)), 1) + rng.randbytes(rng.choice((0, 0, 0, 1, 11, 30)))
+        return (
+            head
+            + name
+            + struct.pack("!HH", rng.choice((1, 28, 255, 252, 41)), 1)
+            + rng.randbytes(rng.choice((0, 0, 0, 1, 11, 30)))
+        )
 
     def _icmp(self, version: int) -> bytes:
         rng = self.random
         echo, unreachable = (8, 3) if version == 4 else (128, 1)
-        kind = rng.choice((echo, echo, echo, unreachable, unreachable, rng.getrandbits(8), 133, 134, 135, 135, 136, 137))
+        kind = rng.choice(
+            (echo, echo, echo, unreachable, unreachable, rng.getrandbits(8), 133, 134, 135, 135, 136, 137)
+        )
         code = 0 if rng.random() < 0.8 else rng.getrandbits(8)
         head = struct.pack("!BBHHH", kind, code, 0, rng.randrange(4), rng.getrandbits(16))
         if kind == unreachable and rng.random() < 0.8:

@@ -1,8 +1,8 @@
 """The engine as `api/run.py` puts it together, in a process of its own, with its seams in the test's hands.
 
 `Host` is a network namespace with nothing but loopback: no packet can leave it. `Host.start(Scenario(...))` runs this
-file there as a program; it launches the guest, builds the engine with what the scenario forces (offloads, no peek offset,
-few flows, few descriptors, a lossy link) and leaves an account of what happened (`Outcome`).
+file there as a program; it launches the guest, builds the engine with what the scenario forces (offloads, no peek
+offset, few flows, few descriptors, a lossy link) and leaves an account of what happened (`Outcome`).
 
 Does not: test the command line or published ports; whoever wants the whole program starts `bucatini`.
 """
@@ -18,10 +18,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import pytest
 
 from support.transfer import Job, Result
 
@@ -83,7 +85,7 @@ class Outcome(NamedTuple):
 class Host:
     """A network namespace that lives as long as this object is entered; `words` puts a command into it."""
 
-    def __enter__(self) -> Host:
+    def __enter__(self) -> Self:
         script = "ip link set lo up && echo up && exec cat"
         self._holder = subprocess.Popen(
             ["unshare", "--net", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -98,6 +100,10 @@ class Host:
     def words(self, *command: str) -> list[str]:
         """The command line that runs `command` here, as the same process."""
         return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", "--", *command]
+
+    def sockets(self) -> str:
+        """All TCP sockets that are connected here, as ss(8) shows them."""
+        return subprocess.run(self.words("ss", "-tnom"), capture_output=True, text=True, check=False).stdout
 
     def start(self, scenario: Scenario) -> Engine:
         """Run an engine and its guest."""
@@ -121,7 +127,7 @@ class Server:
         self.results: list[Result] = []
         self.port = 0
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         words = self._host.words(sys.executable, str(TRANSFER), "serve")
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
@@ -129,7 +135,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        output, _ = self._process.communicate(timeout=10)
+        output: str = self._process.communicate(timeout=10)[0]
         self.results = [Result(*json.loads(line)) for line in output.splitlines()]
 
     def command(self, jobs: Sequence[Job]) -> tuple[str, ...]:
@@ -142,14 +148,16 @@ class Engine:
     """One run under way. The guest's standard streams are pipes; leaving the context ends everything."""
 
     def __init__(self, host: Host, scenario: Scenario) -> None:
+        self._host = host
+        # Both live as long as this object, which is their context.
         self._account = tempfile.NamedTemporaryFile(prefix="bucatini-test-", suffix=".json")  # noqa: SIM115
         words = host.words(sys.executable, __file__, self._account.name, json.dumps(scenario))
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, bufsize=1
         )
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -194,8 +202,12 @@ class Engine:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def finish(self, timeout: float = 60.0) -> Outcome:
-        """Wait for the end."""
-        stdout, _ = self.process.communicate(timeout=timeout)
+        """Wait for the end; the test fails when it does not come, and says what the host's sockets look like."""
+        try:
+            stdout, _ = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as late:
+            said = (late.stdout or b"").decode()
+            pytest.fail(f"no end after {timeout} s\n{said}{self.errors()}\n{self._host.sockets()}")
         text = Path(self._account.name).read_text()
         assert text, f"the engine left no account: {self.errors()}"
         return Outcome(self.process.returncode, stdout, self.errors(), *json.loads(text))

@@ -1,8 +1,9 @@
 """A link that loses and reorders frames: wraps another link, both ways, from a seeded generator.
 
-A frame that is reordered is held back and let go after a few later frames of its direction. Towards the guest it also goes
-at the next read of the link, so that it is never held for longer than the guest is silent. What is held is bounded: a
-frame that finds the place taken passes. The virtio-net header travels with its frame, so a superframe is lost as a whole.
+A frame that is reordered is held back and let go after a few later frames of its direction. Towards the guest it also
+goes at the next read of the link, so that it is never held for longer than the guest is silent. What is held is
+bounded: a frame that finds the place taken passes. The virtio-net header travels with its frame: a superframe is lost
+as a whole.
 
 Does not: delay, corrupt or duplicate; work for more than one reader.
 """
@@ -76,7 +77,7 @@ class LossyLink:
         self._waiting: list[bytes] = []
 
     def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
-        """See `links.base.Link`. Frames that find no slot, because others were let go before them, come first next time."""
+        """See `links.base.Link`. Frames that find no slot, behind others let go, come first next time."""
         self._let_go(arena, at)
         got = int(self.link.receive(arena, at, stride, count, lengths))
         if got <= 0:

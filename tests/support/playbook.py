@@ -24,6 +24,7 @@ from bucatini.base.address import Endpoint
 from bucatini.flows import tcp
 from bucatini.flows.sequence import add, distance
 from bucatini.flows.tcp_flow import TcpFlow
+from bucatini.flows.tcp_gap import MAX_BYTES, MAX_PIECES, forget
 from bucatini.flows.tcp_output import deadline, flush
 from bucatini.flows.tcp_states import CLOSED, CONNECTING, NAMES, SYN_RECEIVED, SYN_SENT, TIME_WAIT, TRANSITIONS
 from bucatini.stack.deadlines import Deadlines
@@ -222,6 +223,9 @@ class Recorder:
         self.log: list[tuple[float, Line]] = []
         self.moves: list[tuple[int, int]] = []
         self.rewinds = 0
+        self.kept = 0
+        self.budget = 1 << 22
+        """Bytes ahead of gaps: those kept now, and how many may be."""
         self.lost = False
         """The link takes nothing: segments are written down nowhere."""
         self._last_state = CONNECTING
@@ -285,8 +289,26 @@ class Recorder:
 
     def push(self, flow: TcpFlow, at: int, length: int) -> int:
         assert length > 0
-        took = self.socket.push(self.frame[at : at + length])
-        self.note(flow, host.push(length, took=max(took, 0)))
+        return self._push(flow, self.frame[at : at + length])
+
+    def keep(self, at: int, length: int) -> bytes | None:
+        assert length > 0
+        if self.kept + length > self.budget:
+            return None
+        self.kept += length
+        return self.frame[at : at + length]
+
+    def let_go(self, count: int) -> None:
+        assert 0 < count <= self.kept
+        self.kept -= count
+
+    def push_kept(self, flow: TcpFlow, data: bytes) -> int:
+        return self._push(flow, data)
+
+    def _push(self, flow: TcpFlow, data: bytes) -> int:
+        assert data
+        took = self.socket.push(data)
+        self.note(flow, host.push(len(data), took=max(took, 0)))
         return took
 
     def send_space(self, flow: TcpFlow) -> int:
@@ -303,6 +325,7 @@ class Recorder:
         self.socket.discard(flow.discard_due)
         flow.discard_due = 0
         self.socket.is_open = False
+        forget(flow, self)
 
     def release(self, flow: TcpFlow) -> None:
         self._finish(flow)
@@ -324,6 +347,7 @@ class Recorder:
         if line.fields["how"] == "closed":
             self._finish(flow)
         self.socket.is_open = False
+        forget(flow, self)
         self.note(flow, line)
 
     def reset_guest(self, flow: TcpFlow) -> None:
@@ -580,6 +604,18 @@ class Playbook:
         self._compared = taken
         if flow.state not in (CONNECTING, SYN_SENT, SYN_RECEIVED, CLOSED):
             assert distance(flow.rcv_nxt, flow.irs) == 1 + taken + flow.guest_fin
+        self._check_kept(flow)
         assert socket.is_open == (flow.state not in (TIME_WAIT, CLOSED))
         if flow.state != CLOSED and not flow.open and flow.state != CONNECTING:
             assert self.out.next() < float("inf"), "nothing will ever end this flow"
+
+    def _check_kept(self, flow: TcpFlow) -> None:
+        """What lies ahead of a gap is in order, in the window, and counted; nothing of it could be taken already."""
+        pieces, base = flow.beyond, flow.rcv_nxt
+        assert self.out.kept == flow.beyond_bytes == sum(len(data) for _, data in pieces) <= MAX_BYTES
+        assert len(pieces) <= MAX_PIECES
+        begins = [distance(seq, base) for seq, _ in pieces]
+        assert begins == sorted(begins)
+        for begin, (_, data) in zip(begins, pieces, strict=True):
+            assert begin + len(data) <= distance(flow.rcv_edge, base)
+        assert flow.await_space or not begins or begins[0] > 0

@@ -1,8 +1,9 @@
 """One TCP endpoint in a guest, written segment by segment on the guest's interface (packet(7)).
 
-Its address is one that the guest's kernel does not have, so that the kernel neither answers for it nor resets it; the engine serves it like any other. Frames
-leave without checksum offload, that is with a checksum that the engine has to verify; frames of the engine arrive as it wrote them, superframes and
-virtio-net header included. `Injector` speaks for a connection of the guest's kernel instead, whose numbers it has overheard.
+Its address is one that the guest's kernel does not have, so that the kernel neither answers for it nor resets it; the
+engine serves it like any other. Frames leave without checksum offload, that is with a checksum that the engine has to
+verify; frames of the engine arrive as it wrote them, superframes and virtio-net header included. `Injector` speaks for
+a connection of the guest's kernel instead, whose numbers it has overheard.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ class Segment(NamedTuple):
 
 
 class RawGuest:
-    """Speaks TCP from a port of its own to `peer`; `iss` is its initial sequence number, `nxt` the next it sends, `rcv` the next it expects."""
+    """Speaks TCP from a port of its own to `peer`.
+
+    `iss` is its initial sequence number, `nxt` the next it sends, `rcv` the next it expects.
+    """
 
     def __init__(
         self, net: Namespace, peer: tuple[str, int], *, address: str = "", port: int = 0, iss: int = 0x7FFF_F000
@@ -108,7 +112,7 @@ class RawGuest:
         source_port: int | None = None,
         destination_port: int | None = None,
     ) -> None:
-        """One segment; `seq` and `ack` are those of the conversation unless given. `wrong_by` falsifies the checksum."""
+        """One segment; `seq` and `ack` are the conversation's unless given. `wrong_by` falsifies the checksum."""
         options += b"\0" * (-len(options) % 4)
         header = struct.pack(
             "!HHIIBBHHH",
@@ -209,11 +213,17 @@ class RawGuest:
         self.send(ACK, window=window)
         return answer
 
+    def synchronize(self) -> None:
+        """Come back when everything sent so far has been judged: a probe with an old number is answered behind it."""
+        self.drop_all(0.001)
+        self.send(ACK, self.nxt - 1)
+        self.expect(lambda segment: not segment.payload)
+
     def say(self, payload: bytes) -> None:
-        """The next bytes, which the engine must acknowledge."""
+        """The next bytes, which the engine must acknowledge, alone or with what it has of those behind them."""
         self.send(ACK | PSH, payload=payload)
         self.nxt = self.nxt + len(payload) & 0xFFFFFFFF
-        self.expect(lambda segment: segment.ack == self.nxt)
+        self.expect(lambda segment: segment.ack - self.nxt & 0xFFFFFFFF < 1 << 31)
 
     def hear(self, count: int, *, window: int = 65535) -> bytes:
         """The next `count` bytes from the engine, acknowledged one segment at a time."""

@@ -1,8 +1,9 @@
-"""Both ends of TCP connections through a running guest, in the test's own hands, and streams whose content can be judged.
+"""Both ends of TCP connections through a running guest, in the test's own hands, and streams that can be judged.
 
-A connection begins in the guest's namespace and ends at a listener in the world (`Link.connect`), or begins in the world at a published
-port of the host and ends at a listener in the guest (`Link.publish`). All are ordinary kernel sockets with a time-out. What has to happen at the
-same moment on several of them runs in a `Task`, a thread whose failure is the test's.
+A connection begins in the guest's namespace and ends at a listener in the world (`Link.connect`), or begins in the
+world at a published port of the host and ends at a listener in the guest (`Link.publish`). All are ordinary kernel
+sockets with a time-out. What has to happen at the same moment on several of them runs in a `Task`, a thread whose
+failure is the test's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from support.fakehost import DOCUMENTATION4, DOCUMENTATION6, GUEST4, GUEST6, HOST4, HOST6, FakeHost, Guest
 from support.guests import PATIENCE, eventually
@@ -78,14 +79,13 @@ class Served(NamedTuple):
         """How many the engine has open."""
         return len(os.listdir(f"/proc/{self.guest.engine.pid}/fd"))
 
+    def count(self, event: str) -> int:
+        """How many events of a name there were."""
+        return sum(json.loads(line)["event"] == event for line in self.events.read_text().splitlines())
+
     def flows_left(self) -> int:
         """Flows that were opened and not closed yet: what the flow table holds."""
-        opened = closed = 0
-        for line in self.events.read_text().splitlines():
-            event = json.loads(line)["event"]
-            opened += event == "flow-opened"
-            closed += event == "flow-closed"
-        return opened - closed
+        return self.count("flow-opened") - self.count("flow-closed")
 
     def last_end(self, guest_port: int) -> str:
         """How the newest closed flow of a port of the guest ended; empty when there is none."""
@@ -97,7 +97,7 @@ class Served(NamedTuple):
 
 
 class Shared:
-    """One served guest for a module's tests; a test that kills its engine fails alone, the next one gets a fresh guest."""
+    """One served guest for a module's tests; a test that kills its engine fails alone, the next gets a fresh guest."""
 
     def __init__(self, host: FakeHost, *options: str) -> None:
         self.host = host
@@ -118,7 +118,7 @@ class Shared:
             self._stack.close()
             raise AssertionError(f"the engine ended with status {engine.returncode}: {said}")
 
-    def __enter__(self) -> Shared:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +146,7 @@ class Link:
         self.peer_address = DOCUMENTATION4 if family == 4 else DOCUMENTATION6
         self._sockets: list[socket.socket] = []
 
-    def __enter__(self) -> Link:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,7 +8,7 @@ A connection begins with the guest's `Job` as JSON in a header of fixed size. Th
 
 ```text
 up, down              the sender sends `size` bytes and shuts its sending half down; the receiver answers with one byte
-half=True             the receiver of the bytes shuts its own sending half down first; the sender waits for that, then sends
+half=True             the receiver of the bytes shuts its own sending half down first; the sender waits for it
 pause=SECONDS         the receiver stops reading in the middle for that long
 reset=guest, host     that end closes with a reset after half of the bytes
 ```
@@ -246,7 +246,7 @@ def _tcp(job: Job, where: tuple[str, int]) -> None:
 
 
 def _udp(job: Job, where: tuple[str, int]) -> None:
-    """Echo trains of equal datagrams, one train under way at a time; `size` is that of one datagram, `stream` their number."""
+    """Echo trains of equal datagrams, one train under way at a time; `size` is that of one, `stream` their number."""
     begun = time.monotonic()
     sock = _socket(job, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 10, 0))

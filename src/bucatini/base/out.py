@@ -39,6 +39,15 @@ class TcpOut(Protocol):
     def push(self, flow: Any, at: int, length: int) -> int:
         """Hand the payload at `at` of the current frame to the host socket. Returns the bytes it took."""
 
+    def keep(self, at: int, length: int) -> bytes | None:
+        """A copy of bytes of the current frame, or None when too many are kept by all flows together."""
+
+    def let_go(self, count: int) -> None:
+        """`count` bytes that `keep` gave are needed no more."""
+
+    def push_kept(self, flow: Any, data: bytes) -> int:
+        """As `push`, of bytes that were kept."""
+
     def send_space(self, flow: Any) -> int:
         """Bytes the host socket's send buffer takes now; may be negative."""
 

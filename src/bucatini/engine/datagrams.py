@@ -29,10 +29,13 @@ __all__ = ["Datagrams"]
 EPOLLIN = select.EPOLLIN
 EPOLLERR = select.EPOLLERR
 HOST_SEND_FAILED = int(DropReason.HOST_SEND_FAILED)
+OFFLOAD = int(DropReason.OFFLOAD)
 HOST_BUFFER_FULL = int(DropReason.HOST_BUFFER_FULL)
 MAX_TRAIN = 64
 """Datagrams the kernel cuts from one send (UDP_MAX_SEGMENTS)."""
 MAX_TRAIN_BYTES = 65000
+MAX_CARS = 128
+"""Datagrams in a train of the guest's making: what any Linux makes. One frame must not become a flood."""
 MAX_ERRORS = 16
 """Reports taken from one error queue in a turn."""
 NEVER = float("inf")
@@ -107,6 +110,8 @@ class Datagrams:
     def queue(self, flow: DatagramFlow, at: int, length: int, cut: int) -> int:
         """See `Sink.send_datagram`. `cut`: the frame is a train of datagrams of that size."""
         if 0 < cut < length:
+            if length > cut * MAX_CARS:
+                return OFFLOAD
             # The pieces of a train are queued like single datagrams: they leave as one train again.
             for offset in range(0, length, cut):
                 self._queue_one(flow, at + offset, min(cut, length - offset))

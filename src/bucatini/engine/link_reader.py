@@ -4,6 +4,7 @@ used again.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from bucatini.base.reasons import Counters
@@ -12,6 +13,9 @@ from bucatini.native import Arena
 from bucatini.stack.ingress import Ingress
 
 __all__ = ["LinkReader"]
+
+WAIT = (-errno.EAGAIN, -errno.EINTR)
+"""Nothing to read now."""
 
 
 class LinkReader:
@@ -42,7 +46,8 @@ class LinkReader:
         count = self.link.receive(self.arena, 0, STRIDE, self.batch, self.lengths)
         self.batch = min(self.batch << 2, BATCH) if count == self.batch else 1 if count <= 1 else self.batch
         if count <= 0:
-            if count == 0:
+            if count not in WAIT:
+                # End of file, or the guest removed the device: a descriptor that stays readable would spin.
                 self.on_end()
             return
         self.frames += count

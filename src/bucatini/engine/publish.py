@@ -207,15 +207,18 @@ class _TcpListener(_Listener):
         sink.table.add_spliced(flow)
         sink.announce(flow)
 
-        def joined(far: socket.socket | None) -> None:
+        kind = "tcp4" if len(self.guest.address) == 4 else "tcp6"
+        stock = self.publisher.guest_sockets
+
+        def joined(far: socket.socket | None, second_try: Callable[[], None] | None = None) -> None:
             if far is None:
                 flow.close("failed")
             elif sock.fileno() < 0:
                 far.close()
             else:
-                flow.begin(far)
+                flow.begin(far, second_try)
 
-        self.publisher.guest_sockets.give("tcp4" if len(self.guest.address) == 4 else "tcp6", joined)
+        stock.give(kind, lambda far: joined(far, lambda: stock.give(kind, joined)))
 
     def _flow(self, sock: socket.socket, peer: Endpoint, rule: str, now: float) -> None:
         publisher = self.publisher
@@ -281,8 +284,22 @@ class _UdpListener(_Listener):
         flow.rule = verdict.rule
         publisher.sink.table.add(flow)
         publisher.sink.opened(flow)
-        publisher.sink.datagrams.adopt(flow, near)
         self._deliver(flow, payload)
+        self._sort(near, flow, local, now)
+        publisher.sink.datagrams.adopt(flow, near)
+
+    def _sort(self, near: socket.socket, flow: DatagramFlow, local: bytes | None, now: float) -> None:
+        """Datagrams that reached `near` before it was connected are anybody's: each to its own conversation."""
+        for _ in range(ACCEPTS):
+            try:
+                payload, name = near.recvfrom(65536)
+            except OSError:
+                return
+            peer = self.publisher.peer_of(name)
+            if self.publisher.visible(peer) == flow.peer:
+                self._deliver(flow, payload)
+            else:
+                self._first(payload, local, peer, now)
 
     def _splice(self, near: socket.socket, peer: Endpoint, rule: str, payload: bytes) -> None:
         publisher = self.publisher

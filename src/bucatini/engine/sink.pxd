@@ -4,6 +4,7 @@ from bucatini.engine.datagrams cimport Datagrams
 from bucatini.flows.table cimport FlowTable
 from bucatini.flows.tcp cimport host_connected, host_failed, host_readable, host_writable
 from bucatini.flows.tcp_flow cimport TcpFlow
+from bucatini.flows.tcp_gap cimport forget
 from bucatini.flows.tcp_output cimport deadline, flush
 from bucatini.stack.deadlines cimport Deadlines
 from bucatini.stack.egress cimport Egress
@@ -19,7 +20,7 @@ cdef class Sink:
     cdef public object last_refusal, _line
     cdef public dict flows
     cdef public double now
-    cdef public long sent_frames
+    cdef public long sent_frames, kept
     cdef public Datagrams datagrams
 
     @cython.locals(done=long)

@@ -30,6 +30,7 @@ from bucatini.flows.datagram_flow import DatagramFlow
 from bucatini.flows.table import FlowTable
 from bucatini.flows.tcp import host_connected, host_failed, host_readable, host_writable
 from bucatini.flows.tcp_flow import TcpFlow
+from bucatini.flows.tcp_gap import forget
 from bucatini.flows.tcp_output import deadline, flush
 from bucatini.host import sockets
 from bucatini.native import Arena
@@ -55,6 +56,8 @@ EAGAIN = errno.EAGAIN
 BUG = int(DropReason.BUG)
 LINK_FULL = int(DropReason.LINK_FULL)
 LINK_WRITE_FAILED = int(DropReason.LINK_WRITE_FAILED)
+MAX_KEPT = 16 << 20
+"""Bytes ahead of gaps, of all flows together."""
 PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 
 ServiceStream = Callable[[Endpoint], socket.socket | None]
@@ -98,6 +101,7 @@ class Sink:
         self.sent_frames = 0
         self.last_refusal = ""
         self.bug_seen = False
+        self.kept = 0
         self._queue: list[TcpFlow] = []
         self._news: list[tuple[TcpFlow, int]] = []
         self._again: list[Callable[[], None]] = []
@@ -119,12 +123,12 @@ class Sink:
         self.transmit(TRANSMIT_AT, self.egress.plain(TRANSMIT_AT, frame))
 
     def transmit_error(self, frame: bytes | None) -> None:
-        """As `transmit_frame`, of an ICMP error, which may be None: none is due (RFC 1122 3.2.2) or too many were."""
+        """As `transmit_frame`, of an ICMP error, which may be None: none is due, or too many were."""
         if frame is not None:
             self.transmit_frame(frame)
 
     def place_packet(self, packet: bytes, version: int) -> tuple[int, int]:
-        """Put a reassembled IP packet into the arena as a frame for `Ingress.frame`. Returns its position and length."""
+        """Put a reassembled IP packet into the arena as a frame for `Ingress.frame`. Its position and length."""
         view = self.arena.view
         header = self.gateway.frame_header(version)
         end = REASSEMBLY_AT + len(header) + len(packet)
@@ -191,6 +195,24 @@ class Sink:
         """See `TcpOut`."""
         return self.arena.send(flow.sock, at, length)
 
+    def keep(self, at: int, length: int) -> bytes | None:
+        """See `TcpOut`."""
+        if self.kept + length > MAX_KEPT:
+            return None
+        self.kept += length
+        return self.arena.copy(at, length)
+
+    def let_go(self, count: int) -> None:
+        """See `TcpOut`."""
+        self.kept -= count
+
+    def push_kept(self, flow: TcpFlow, data: bytes) -> int:
+        """See `TcpOut`."""
+        try:
+            return flow.sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # type: ignore[no-any-return]
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+
     def send_space(self, flow: TcpFlow) -> int:
         """See `TcpOut`."""
         return self.arena.send_space(flow.sock)
@@ -252,6 +274,7 @@ class Sink:
         if flow.sock is not None:
             flow.sock.close()
             flow.sock = None
+        forget(flow, self)
 
     def schedule(self, flow: TcpFlow) -> None:
         """See `TcpOut`."""

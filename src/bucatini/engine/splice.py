@@ -17,6 +17,7 @@ import fcntl
 import os
 import select
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from bucatini.base.address import Endpoint
@@ -36,11 +37,16 @@ ROUNDS = 16
 """Moves of one direction in one turn, so that one transfer does not starve the rest."""
 IDLE_PIPES = 32
 EAGAIN = -errno.EAGAIN
+LOOPBACK_V4 = bytes((127, 0, 0, 1))
+LOOPBACK_V6 = bytes(15) + b"\x01"
 NEVER = float("inf")
 UDP_TIMEOUT = 180.0
 CONNECT_TIMEOUT = 1.0
 """Seconds for a handshake that never leaves the guest's kernel."""
-ECONNREFUSED = errno.ECONNREFUSED
+ANOTHER_ADDRESS = frozenset((errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.EADDRINUSE))
+"""Nobody listens on the guest's loopback, or the peer's own port is taken in there."""
+ENDINGS = {errno.ECONNREFUSED: "refused by peer", errno.ECONNRESET: "reset by guest"}
+MAX_ERRORS = 16
 
 
 class PipePool:
@@ -150,6 +156,7 @@ class SplicedStream:
         self.again = False
         self.outward: _Direction | None = None
         self.inward: _Direction | None = None
+        self.second_try: Callable[[], None] | None = None
 
     @property
     def received(self) -> int:
@@ -161,31 +168,44 @@ class SplicedStream:
         """Bytes the guest received."""
         return self.inward.moved if self.inward else 0
 
-    def begin(self, far: socket.socket) -> None:
-        """Connect `far`, a socket of the guest's namespace, and join the two. Ends the flow on failure."""
+    def begin(self, far: socket.socket, second_try: Callable[[], None] | None) -> None:
+        """Connect `far`, a socket of the guest's namespace, and join the two. Ends the flow on failure.
+
+        With `second_try` the target is the guest's loopback, where servers of all addresses listen too, and the guest
+        sees the peer's own address and port; it is called when nobody listens there, and calls `begin` again, without,
+        for servers of the guest's own address alone.
+        """
         self.far = far
+        self.second_try = second_try
         sockets.prepare_tcp(far)
-        with contextlib.suppress(OSError):
-            far.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            far.bind(sockets.sockaddr(self.peer))
-        error = sockets.connect(far, self.guest)
-        if error in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
-            # The peer's own port is taken in there: let the namespace choose one.
-            error = sockets.connect(far, self.guest)
+        target = self.guest
+        if second_try is not None:
+            target = Endpoint(_loopback_of(self.guest.address), self.guest.port)
+            with contextlib.suppress(OSError):
+                far.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                far.bind(sockets.sockaddr(self.peer))
+        error = sockets.connect(far, target)
         if error:
-            self.close("refused by peer" if error == ECONNREFUSED else "failed")
+            self._not_connected(error)
             return
         self.outward = _Direction(far, self.near)
         self.inward = _Direction(self.near, far)
         self.sink.reactor.watch(far.fileno(), self.ready, EDGE)
-        self.sink.reactor.watch(self.near.fileno(), self.ready, EDGE)
         self.sink.deadlines.arm(self, self.sink.now + CONNECT_TIMEOUT)
 
-    def due(self, now: float) -> None:
-        """The handshake within the guest's own kernel takes microseconds, unless the answer is lost there.
+    def _not_connected(self, error: int) -> None:
+        """Try the other address, or give up."""
+        again, self.second_try = self.second_try, None
+        if again is None or self.far is None or error not in ANOTHER_ADDRESS:
+            self.close(ENDINGS.get(error, "failed"))
+            return
+        self.sink.reactor.unwatch(self.far.fileno())
+        self.far.close()
+        self.far = None
+        again()
 
-        Linux loses the RST that answers a SYN from ::1 to a global address of the same machine.
-        """
+    def due(self, now: float) -> None:
+        """The handshake within the guest's own kernel takes microseconds; a firewall in there may swallow it."""
         if not self.connected:
             self.close("refused by peer")
 
@@ -197,6 +217,9 @@ class SplicedStream:
         if events & select.EPOLLERR:
             sock = self.far if descriptor == self.far.fileno() else self.near
             error = sockets.socket_error(sock)
+            if error and not self.connected:
+                self._not_connected(error)
+                return
             if error:
                 self.close("reset by guest" if sock is self.far else "reset by peer")
                 return
@@ -204,6 +227,8 @@ class SplicedStream:
             if descriptor != self.far.fileno() or not events & select.EPOLLOUT:
                 return
             self.connected = True
+            self.deadline = NEVER
+            self.sink.reactor.watch(self.near.fileno(), self.ready, EDGE)
         self.pump()
 
     def pump(self) -> None:
@@ -241,8 +266,16 @@ class SplicedStream:
         self.sink.closed(self, how)
 
 
+def _loopback_of(address: bytes) -> bytes:
+    """The loopback address of the same family."""
+    return LOOPBACK_V4 if len(address) == 4 else LOOPBACK_V6
+
+
 class SplicedDatagrams:
-    """UDP of one loopback peer to a published port: `near` is connected to the peer, `far` to the guest's port."""
+    """UDP of one loopback peer to a published port: `near` is connected to the peer, `far` to the guest's loopback,
+    from
+    where a server on all addresses answers to what it takes for itself.
+    """
 
     protocol = 17
     direction = INGRESS
@@ -268,7 +301,7 @@ class SplicedDatagrams:
         self._cuts = [0] * DATAGRAM_BATCH
         with contextlib.suppress(OSError):
             far.bind(sockets.sockaddr(peer))
-        far.connect(sockets.sockaddr(guest))
+        far.connect(sockets.sockaddr(Endpoint(_loopback_of(guest.address), guest.port)))
         sink.reactor.watch(near.fileno(), self.ready, select.EPOLLIN)
         sink.reactor.watch(far.fileno(), self.ready, select.EPOLLIN)
         sink.deadlines.arm(self, sink.now + UDP_TIMEOUT)
@@ -285,7 +318,10 @@ class SplicedDatagrams:
         outward = descriptor == self.far.fileno()
         source, destination = (self.far, self.near) if outward else (self.near, self.far)
         if events & select.EPOLLERR:
-            # The port is closed over there: the other side learns nothing a datagram could tell; it is only cleared.
+            # The port is closed over there: a datagram cannot tell the other side; the report is only taken away.
+            for _ in range(MAX_ERRORS):
+                if sockets.read_error(source) is None:
+                    break
             sockets.socket_error(source)
         arena = self.sink.arena
         count = arena.receive_datagrams(source, DATAGRAM_AT, STRIDE, DATAGRAM_BATCH, self._lengths, self._cuts)

@@ -74,9 +74,10 @@ class FlowTable:
         if flow.id in self.spliced:
             del self.spliced[flow.id]
             return
-        table = self.tcp if flow.protocol == 6 else self.udp if flow.protocol == 17 else self.icmp
-        if table.get(flow.key) is flow:
-            del table[flow.key]
+        table: dict[bytes, Flow] = self.tcp if flow.protocol == 6 else self.udp if flow.protocol == 17 else self.icmp
+        key = flow.key
+        if table.get(key) is flow:
+            del table[key]
 
     def all(self) -> list[Flow]:
         """A copy, for an orderly end."""

@@ -2,6 +2,7 @@ cimport cython
 
 from bucatini.flows.sequence cimport add, distance
 from bucatini.flows.tcp_flow cimport TcpFlow
+from bucatini.flows.tcp_gap cimport drain, keep
 from bucatini.flows.tcp_output cimport initial_window, retransmit, wait_in_time_wait
 from bucatini.wire.tcp cimport TcpOptions, TcpView
 
@@ -30,6 +31,7 @@ cpdef _duplicate_ack(TcpFlow flow, double now, object out)
 @cython.locals(fin_acked=bint)
 cpdef _advance(TcpFlow flow, long ack, long ahead, double now, object out)
 cpdef _fin_acknowledged(TcpFlow flow, double now, object out)
-@cython.locals(fresh=long, fits=long, took=long)
+cpdef bint _drain(TcpFlow flow, object out) except -1
+@cython.locals(fresh=long, fits=long, took=long, kept=bint)
 cpdef long _take_text(TcpFlow flow, TcpView view, long offset, long length, long window, double now, object out) except? -1
 cpdef _take_fin(TcpFlow flow, double now, object out)

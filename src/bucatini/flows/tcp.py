@@ -7,9 +7,9 @@ a guest can do to its own flows is its own affair; what it can do to us is bound
 frames per turn.
 
 Data flow, guest to host. A segment that begins at `rcv_nxt` is pushed into the socket straight from the frame; what
-the socket takes is acknowledged, once per turn. What lies beyond a gap is not kept: two equal ACKs a frame make the
-guest's fast retransmit bring it again. When the socket takes only a part, the rest is dropped and asked for again as
-soon as the socket has room (`refused_tail`).
+the socket takes is acknowledged, once per turn. What lies ahead of a gap is kept within bounds (`tcp_gap`); equal
+ACKs make the guest's fast retransmit bring it again. When the socket takes only a part, the rest is dropped and asked
+for again as soon as the socket has room (`refused_tail`).
 
 Data flow, host to guest. See `tcp_output`.
 
@@ -31,10 +31,12 @@ from bucatini.base.out import TcpOut
 from bucatini.base.reasons import DropReason
 from bucatini.flows.sequence import add, distance
 from bucatini.flows.tcp_flow import NEVER, TcpFlow
+from bucatini.flows.tcp_gap import drain, keep
 from bucatini.flows.tcp_output import (
     DISCARD_ACKS,
     DISCARD_AT,
     IDLE,
+    KEEP,
     RTO_MIN,
     SYN_RTO,
     initial_window,
@@ -165,6 +167,8 @@ def host_writable(flow: TcpFlow, out: TcpOut) -> None:
     flow.await_space = False
     flow.space = -1
     flow.ack_due = flow.ack_now = True
+    if flow.beyond and not _drain(flow, out):
+        return
     if flow.open and not flow.queued:
         out.schedule(flow)
 
@@ -348,9 +352,12 @@ def _take_ack(flow: TcpFlow, view: TcpView, length: int, now: float, out: TcpOut
         flow.snd_wl1 = view.seq
         flow.snd_wl2 = view.ack
         if window != flow.snd_wnd:
-            flow.snd_wnd = window
-            if window:
+            if flow.snd_wnd == 0:
+                # What leaves now must not wait for the pace of the probes.
                 flow.probes = 0
+                flow.timer_at = now + RTO_MIN
+                out.arm(flow, flow.timer_at)
+            flow.snd_wnd = window
             if flow.readable and not flow.queued:
                 out.schedule(flow)
         if duplicate:
@@ -382,10 +389,10 @@ def _advance(flow: TcpFlow, ack: int, ahead: int, now: float, out: TcpOut) -> No
         out.rewind(flow)
     if distance(flow.recover, ack) < 0:
         flow.recover = ack
-    if flow.snd_una == flow.snd_max:
+    if flow.snd_una == flow.snd_max and not flow.discard_due:
         flow.timer_at = NEVER
     else:
-        flow.timer_at = now + RTO_MIN
+        flow.timer_at = now + (RTO_MIN if flow.snd_una != flow.snd_max else KEEP)
         out.arm(flow, flow.timer_at)
     if not flow.queued and (flow.readable or flow.discard_due >= DISCARD_AT or flow.kept_acks >= DISCARD_ACKS):
         out.schedule(flow)
@@ -408,10 +415,11 @@ def _take_text(flow: TcpFlow, view: TcpView, offset: int, length: int, window: i
         _acknowledge(flow, out)
         return FINE
     if offset > 0:
-        # Beyond a gap: not kept. An equal ACK for each segment of the frame makes the guest's fast retransmit start.
-        for _ in range(min(length // flow.mss + 1, DUPLICATE_ACKS)):
+        # Ahead of a gap. An equal ACK for each segment of the frame makes the guest's fast retransmit start.
+        kept = length > 0 and offset + length <= window and keep(flow, view.seq, view.payload_at, length, out)
+        for _ in range(min((length + flow.mss - 1) // flow.mss or 1, DUPLICATE_ACKS)):
             out.segment(flow, ACK, flow.snd_nxt, 0)
-        return OUT_OF_WINDOW
+        return FINE if kept else OUT_OF_WINDOW
     fresh = length + offset
     fits = fresh if fresh <= window else window
     if fits > 0:
@@ -434,13 +442,23 @@ def _take_text(flow: TcpFlow, view: TcpView, offset: int, length: int, window: i
     else:
         took = 0
     flow.ack_due = True
-    if took < fresh or offset or view.flags & FIN:
+    if took < fresh or offset or view.flags & FIN or flow.beyond:
         flow.ack_now = True
+    if flow.beyond and not _drain(flow, out):
+        return FINE
     if not flow.queued:
         out.schedule(flow)
     if view.flags & FIN and took == fresh:
         _take_fin(flow, now, out)
     return FINE
+
+
+def _drain(flow: TcpFlow, out: TcpOut) -> bool:
+    """Push what a closed gap has set free. False when the host socket failed, and the flow with it."""
+    failed = drain(flow, out)
+    if failed:
+        host_failed(flow, -failed, out)
+    return failed == 0
 
 
 def _take_fin(flow: TcpFlow, now: float, out: TcpOut) -> None:

@@ -3,6 +3,7 @@ cimport cython
 
 @cython.final
 cdef class TcpFlow:
+    cdef public list beyond
     cdef public object guest, peer, host, direction, rule, key, template, sock
     cdef public long id, protocol, state, fd, ip_sum, pseudo_sum
     cdef public bint open
@@ -11,7 +12,7 @@ cdef class TcpFlow:
     cdef public long discard_due, kept_acks, duplicate_acks, recover, retries, probes
     cdef public long irs, rcv_nxt, rcv_edge, rcv_acked, rcv_scale
     cdef public bint guest_fin, ack_due, ack_now
-    cdef public long space, pushed
+    cdef public long space, pushed, beyond_bytes
     cdef public bint refused_tail, await_space, readable, careful, rdhup, segmented, peek_skips, queued, in_line
     cdef public double ack_wait, timer_at, deadline, armed_at, idle_at, last_guest_at, opened_at
     cdef public long sent, received

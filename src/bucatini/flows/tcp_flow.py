@@ -44,6 +44,8 @@ class TcpFlow:
         "ack_wait",
         "armed_at",
         "await_space",
+        "beyond",
+        "beyond_bytes",
         "careful",
         "deadline",
         "direction",
@@ -165,6 +167,9 @@ class TcpFlow:
         self.space = 0
         """Estimate of what the host socket's send buffer takes, bytes; below zero: ask."""
         self.pushed = 0
+        self.beyond: list[tuple[int, bytes]] = []
+        self.beyond_bytes = 0
+        """Number and bytes of what came ahead of a gap, in order, see `tcp_gap`."""
         self.refused_tail = False
         """The socket took less than a segment held: the guest must be told to send the rest again."""
         self.await_space = False

@@ -5,7 +5,7 @@ from bucatini.flows.tcp_flow cimport TcpFlow
 
 
 cpdef initial_window(TcpFlow flow)
-@cython.locals(space=long, usable=long, limit=long, offered=long)
+@cython.locals(space=long, usable=long, limit=long, offered=long, small=long)
 cpdef update_window(TcpFlow flow, object out)
 cpdef flush(TcpFlow flow, double now, object out)
 cpdef bint _may_wait(TcpFlow flow, double now) except -1

@@ -52,12 +52,17 @@ MAX_SKIP = 1 << 18
 INITIAL_WINDOW = 65535
 """Bytes offered with our SYN: the most an unscaled field holds, and no more than every send buffer takes."""
 
-DISCARD_AT = 1 << 15
+DISCARD_AT = 1 << 11
 """Acknowledged bytes may stay in the socket's queue up to this many: a short answer then costs no call of its own."""
 DISCARD_ACKS = 8
 """Acknowledgements whose bytes may stay: a peek walks over what stays, packet by packet."""
+KEEP = 0.01
+"""Seconds they stay at most: little, for they take room in the peer's window that it may be waiting for."""
 ACK_DELAY = 0.001
 """Seconds, see `_may_wait`."""
+
+SMALL_WINDOW = 16384
+"""Bytes; of a link with a large MTU two segments may be more than a send buffer."""
 
 RTO_MIN = 0.2
 """Seconds, as Linux has it (tcp(7)); RFC 6298 asks for 1 s on paths that can be long."""
@@ -97,9 +102,10 @@ def update_window(flow: TcpFlow, out: TcpOut) -> None:
     if usable > limit:
         usable = limit
     offered = distance(flow.rcv_edge, flow.rcv_nxt)
-    if usable >= 2 * flow.mss and usable > offered:
+    small = min(2 * flow.mss, SMALL_WINDOW)
+    if usable >= small and usable > offered:
         flow.rcv_edge = add(flow.rcv_nxt, usable)
-    elif offered < 2 * flow.mss and not flow.await_space:
+    elif offered < small and not flow.await_space:
         flow.await_space = True
         out.await_space(flow)
 
@@ -291,6 +297,8 @@ def _repeat_syn(flow: TcpFlow, now: float, out: TcpOut) -> None:
 def _transmit_timeout(flow: TcpFlow, now: float, out: TcpOut) -> None:
     if flow.snd_una == flow.snd_max and not (flow.readable and flow.snd_wnd == 0):
         flow.retries = 0
+        if flow.discard_due and not _discard(flow, out):
+            return
         if flow.readable:
             out.schedule(flow)
         return

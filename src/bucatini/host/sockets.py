@@ -43,6 +43,9 @@ IPV6_MTU_DISCOVER = 23
 PMTUDISC_DO = 2
 IP_BIND_ADDRESS_NO_PORT = 24
 
+LISTENER_BUFFER = 4 << 20
+"""Bytes asked of the kernel for first datagrams of new peers; it gives net.core.rmem_max at most."""
+
 _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _EXTENDED_ERROR = struct.Struct("=IBBBxII")
@@ -249,8 +252,10 @@ def bind_udp(
             _prepare_udp(sock, family, segmented)
             sock.connect(sockaddr(peer))
         elif family == socket.AF_INET:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LISTENER_BUFFER)
             sock.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
         else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LISTENER_BUFFER)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     except BaseException:
         sock.close()

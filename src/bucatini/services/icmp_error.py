@@ -134,7 +134,7 @@ def _is_error(buf: memoryview, view: IpView) -> bool:
 
 def _error_v4(quoted: bytes, kind: ErrorKind, source: bytes, destination: bytes, mtu: int) -> bytes:
     type_, code = _V4[kind]
-    next_hop = mtu if kind is ErrorKind.TOO_BIG else 0  # RFC 1191 4
+    next_hop = min(mtu, 0xFFFF) if kind is ErrorKind.TOO_BIG else 0  # RFC 1191 4
     head = bytes((type_, code, 0, 0, 0, 0)) + next_hop.to_bytes(2, "big")
     message = icmp.complete_v4(head + quoted[: _V4_LIMIT - 28])
     packet = bytearray(20)

@@ -94,7 +94,7 @@ class Egress:
         return bytes(frame), partial(view[ETHERNET : ETHERNET + 20])
 
     def segment(self, flow: TcpFlow, at: int, flags: int, seq: int, length: int) -> int:
-        """A TCP segment, or superframe, of `length` payload bytes already at their place. Returns the frame's length."""
+        """A TCP segment, or superframe, of `length` payload bytes in place. Returns the frame's length."""
         buf = self.buf
         template = flow.template
         store_bytes(buf, at + VNET, template)

@@ -263,4 +263,5 @@ def _datagram_header(flow: Any, payload: bytes) -> bytes:
         emit_udp(memoryview(header), 0, flow.guest.port, flow.peer.port, 8 + len(payload), 0)
         return bytes(header)
     kind = 8 if flow.protocol == 1 else 128
-    return bytes((kind, 0, 0, 0)) + flow.guest.port.to_bytes(2, "big") + bytes(2)
+    identifier: bytes = flow.guest.port.to_bytes(2, "big")
+    return bytes((kind, 0, 0, 0)) + identifier + bytes(2)

@@ -102,6 +102,10 @@ class Ingress:
         segment = packet.tcp
         if segment.flags & SYN_MASK == SYN:
             return self._open_tcp(now)
+        if _is_group(packet.destination()):
+            return DESTINATION_UNUSABLE
+        if _is_unspecified(packet.source()):
+            return SOURCE_UNSPECIFIED
         if segment.flags & RST == 0:
             # RFC 9293 3.10.7.1: the guest learns at once that the conversation is gone.
             self.out.transmit_frame(self.gateway.reset_for(packet))

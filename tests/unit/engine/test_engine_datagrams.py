@@ -122,7 +122,9 @@ def test_a_train_of_too_many_cars_is_refused(server: socket.socket) -> None:
 
 def test_flows_of_one_turn_do_not_mix(server: socket.socket) -> None:
     with Engine() as engine:
-        frames = [to(server, bytes([flow, number]) * 20, sport=41000 + flow) for number in range(5) for flow in range(4)]
+        frames = [
+            to(server, bytes([flow, number]) * 20, sport=41000 + flow) for number in range(5) for flow in range(4)
+        ]
         engine.feed(*frames)
         engine.settle()
         seen: dict[int, list[int]] = {}

@@ -1,4 +1,4 @@
-"""engine.guest_sockets with a real factory and channel: the stock, the line in front of it, and an agent that is gone."""
+"""engine.guest_sockets with a real factory: the stock, the line in front of it, and an agent that is gone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bucatini.engine.guest_sockets import BATCH, LOW, MAX_WAITING, GuestSockets
 from bucatini.engine.reactor import Reactor
 from bucatini.host.channel import Channel, Say, pair
 from bucatini.host.factory import SocketFactory, make
-from support.engines import _Prepared
+from support.engines import PreparedFactory
 
 
 class Desk:
@@ -24,7 +24,7 @@ class Desk:
         self.ours: Channel = ours
         ours.set_timeout(0)
         self.agent.set_timeout(0)
-        factory: SocketFactory = _Prepared(ours, self.agent)
+        factory: SocketFactory = PreparedFactory(ours, self.agent)
         self.stock = GuestSockets(factory, self.reactor)
         self.got: list[socket.socket | None] = []
 

@@ -73,6 +73,7 @@ class Joined:
         self.client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         self.guest = self.accepted()
         self.client.setblocking(False)
+        self.engine.settle()
 
     def accepted(self) -> socket.socket:
         self.engine.until(lambda: select.select([self.listener], [], [], 0)[0])
@@ -109,20 +110,25 @@ def joined() -> Iterator[Joined]:
 
 
 class TestStream:
-    def test_the_guest_sees_the_peers_own_address_and_port(self, joined: Joined) -> None:
-        assert joined.guest.getpeername() == joined.client.getsockname()
+    def test_the_guest_sees_the_peers_own_address(self, joined: Joined) -> None:
+        """Not its port here: guest and peer share a namespace, where the peer holds it itself."""
+        assert joined.guest.getpeername()[0] == joined.client.getsockname()[0]
         (event,) = joined.engine.opened()
-        assert (str(event.peer), event.direction, event.rule) == ("127.0.0.1:%d" % joined.client.getsockname()[1], "ingress", "test")
+        assert (str(event.peer), event.direction, event.rule) == (
+            f"127.0.0.1:{joined.client.getsockname()[1]}",
+            "ingress",
+            "test",
+        )
 
     def test_bulk_both_ways_at_once(self, joined: Joined) -> None:
         sent = {joined.client: 0, joined.guest: 0}
         got = {joined.client: bytearray(), joined.guest: bytearray()}
 
         def step() -> bool:
-            for sock in sent:
-                if sent[sock] < len(BODY):
+            for sock, done in list(sent.items()):
+                if done < len(BODY):
                     try:
-                        sent[sock] += sock.send(BODY[sent[sock] : sent[sock] + (1 << 18)])
+                        sent[sock] += sock.send(BODY[done : done + (1 << 18)])
                     except BlockingIOError:
                         pass
                 try:
@@ -255,8 +261,9 @@ def test_the_peers_port_is_taken_in_the_guest() -> None:
 class TestDatagrams:
     @pytest.fixture
     def guest(self) -> Iterator[socket.socket]:
+        """A server on the guest's loopback."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind((GUEST_HERE, 0))
+            sock.bind(("", 0))
             sock.settimeout(PATIENCE)
             yield sock
 
@@ -273,7 +280,7 @@ class TestDatagrams:
             client.sendto(b"first", ("127.0.0.1", port))
             engine.until(engine.opened)
             body, peer = guest.recvfrom(100)
-            assert (body, peer) == (b"first", client.getsockname())
+            assert (body, peer[0]) == (b"first", "127.0.0.1")
             for number in range(40):
                 client.sendto(bytes([number]) * number, ("127.0.0.1", port))
             engine.settle()
@@ -285,7 +292,9 @@ class TestDatagrams:
             assert client.recv(100) == b""
             assert len(engine.opened()) == 1
 
-    def test_a_peer_that_is_gone_does_not_make_the_engine_spin(self, guest: socket.socket, client: socket.socket) -> None:
+    def test_a_peer_that_is_gone_does_not_make_the_engine_spin(
+        self, guest: socket.socket, client: socket.socket
+    ) -> None:
         """The port unreachable stays on the socket's error queue until somebody reads it (ip(7))."""
         port = free_port(socket.SOCK_DGRAM)
         with Engine([f"127.0.0.1:{port}:{guest.getsockname()[1]}/udp"], **here()) as engine:

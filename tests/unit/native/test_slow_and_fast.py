@@ -145,12 +145,12 @@ def test_forgotten_arenas_are_given_back(twin: Any) -> None:
 
     gc.collect()
     before = resident()
-    for _ in range(40):
+    for _ in range(12):
         arena = twin.Arena(8 << 20)
-        arena.view[:: 4096] = bytes(2048)
+        arena.view[::4096] = bytes(2048)
         del arena
         gc.collect()
-    assert resident() - before < 64 << 20
+    assert resident() - before < 32 << 20
 
 
 @pytest.mark.parametrize(
@@ -172,15 +172,16 @@ def test_every_call_refuses_what_lies_outside(arena: Any, udp: tuple[socket.sock
         lambda: arena.receive_datagrams(sock, at, length, 1, [0], [0]),
         lambda: arena.read_frames(sock.fileno(), at, length, 1, [0]),
     ]
-    for number, call in enumerate(calls):
+    for call in calls:
         with pytest.raises(ValueError):
             call()
-            pytest.fail(f"call {number} took {length} at {at}")
     assert bytes(arena.view) == FILL
     assert is_silent(udp[1])
 
 
-@pytest.mark.parametrize(("stride", "count"), [(SIZE, 2), (SIZE + 1, 1), (1 << 60, 16), (1 << 58, 64), (2, 1 << 62), (-1, 4)])
+@pytest.mark.parametrize(
+    ("stride", "count"), [(SIZE, 2), (SIZE + 1, 1), (1 << 60, 16), (1 << 58, 64), (2, 1 << 62), (-1, 4)]
+)
 def test_slots_are_checked_without_overflow(
     arena: Any, udp: tuple[socket.socket, Any], pipe: tuple[int, int], stride: int, count: int
 ) -> None:
@@ -508,7 +509,9 @@ def test_splice(twin: Any, stream: tuple[socket.socket, socket.socket], pipe: tu
 
 # -- checksum
 
-BYTES = st.one_of(st.binary(max_size=70), st.builds(bytes, st.integers(0, 50)), st.builds(lambda n: b"\xff" * n, st.integers(0, 50)))
+BYTES = st.one_of(
+    st.binary(max_size=70), st.builds(bytes, st.integers(0, 50)), st.builds(lambda n: b"\xff" * n, st.integers(0, 50))
+)
 
 
 @pytest.mark.parametrize("module", TWINS)
@@ -562,7 +565,12 @@ def test_twins_send_and_receive_the_same(pieces: list[tuple[int, int]], slack: i
 
 
 @NOT_BUILT
-@given(st.lists(st.tuples(st.sampled_from(["send", "peek", "discard", "offset"]), st.integers(0, 300), st.integers(1, 300)), max_size=25))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["send", "peek", "discard", "offset"]), st.integers(0, 300), st.integers(1, 300)),
+        max_size=25,
+    )
+)
 def test_twins_agree_on_a_stream(steps: list[tuple[str, int, int]]) -> None:
     assert FAST is not None
     outcomes = []

@@ -102,11 +102,16 @@ STEP = st.one_of(
 )
 
 
-@given(st.lists(STEP, max_size=60), st.sampled_from([SWEEP, 4]))
-def test_model(steps: list[tuple[str, int, int]], sweep_at: int) -> None:
-    """A dictionary of deadlines does the same; owners that ended are never armed again."""
+@given(st.lists(STEP, max_size=60), st.sampled_from([0, SWEEP - 5, SWEEP]))
+def test_model(steps: list[tuple[str, int, int]], crowd: int) -> None:
+    """A dictionary of deadlines does the same; owners that ended are never armed again. A crowd of the dead has the
+    heap swept on the way.
+    """
     deadlines = Deadlines()
-    deadlines._sweep_at = sweep_at
+    for _ in range(crowd):
+        passed = Owner(-1)
+        deadlines.arm(passed, 1e6)
+        passed.deadline = NEVER
     owners = {number: Owner(number) for number in range(6)}
     model: dict[int, float] = {}
     now, serial = 0.0, 6

@@ -36,7 +36,9 @@ class Desk:
         self.arena.view[:] = b"\xaa" * (1 << 17)
         self.egress = Egress(self.arena.view, mac(GUEST_MAC), mac(GATEWAY_MAC), offload, checksum)
         guest, peer = (Endpoint(pack(text), port) for text, port in zip(ADDRESSES[version], (40000, 443), strict=True))
-        self.flow: Any = TcpFlow(guest, peer, EGRESS, 0.0) if protocol == 6 else DatagramFlow(protocol, guest, peer, EGRESS, 0.0)
+        self.flow: Any = (
+            TcpFlow(guest, peer, EGRESS, 0.0) if protocol == 6 else DatagramFlow(protocol, guest, peer, EGRESS, 0.0)
+        )
         self.egress.prepare(self.flow, guest, peer, protocol)
 
     def put(self, at: int, body: bytes) -> None:
@@ -52,7 +54,11 @@ class Desk:
 def scapy_frame(version: int, transport: Any, fragment_flags: str = "") -> bytes:
     """The same frame, checksums complete, by scapy."""
     guest, peer = ADDRESSES[version]
-    network = IP(src=peer, dst=guest, ttl=64, id=0, flags=fragment_flags) if version == 4 else IPv6(src=peer, dst=guest, hlim=64)
+    network = (
+        IP(src=peer, dst=guest, ttl=64, id=0, flags=fragment_flags)
+        if version == 4
+        else IPv6(src=peer, dst=guest, hlim=64)
+    )
     return bytes(Ether(src=GATEWAY_MAC, dst=GUEST_MAC) / network / transport)
 
 

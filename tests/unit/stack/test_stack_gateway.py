@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, TCPerror, UDPerror
+from scapy.layers.inet import fragment as fragment4
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
@@ -22,7 +23,6 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrFragment,
     fragment6,
 )
-from scapy.layers.inet import fragment as fragment4
 from scapy.layers.l2 import ARP
 
 from bucatini.base.address import Endpoint, pack
@@ -321,9 +321,9 @@ def test_quoted_tcp_key(version: int) -> None:
     quote = (IP if version == 4 else IPv6)(src=peer, dst=guest) / TCP(sport=555, dport=80)
     packet = parsed_by(bench, ip(version) / error / quote)
     assert bench.gateway.quoted_tcp_key(packet) == pack(guest) + pack(peer) + b"\0\x50\x02\x2b"
-    packet = parsed_by(bench, ip(version) / error / bytes(quote)[:28 if version == 4 else 48])
+    packet = parsed_by(bench, ip(version) / error / bytes(quote)[: 28 if version == 4 else 48])
     assert bench.gateway.quoted_tcp_key(packet) is not None
-    packet = parsed_by(bench, ip(version) / error / bytes(quote)[:27 if version == 4 else 47])
+    packet = parsed_by(bench, ip(version) / error / bytes(quote)[: 27 if version == 4 else 47])
     assert bench.gateway.quoted_tcp_key(packet) is None
     datagram = (IP if version == 4 else IPv6)(src=peer, dst=guest) / UDP(sport=555, dport=80)
     assert bench.gateway.quoted_tcp_key(parsed_by(bench, ip(version) / error / datagram)) is None

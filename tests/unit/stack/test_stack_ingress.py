@@ -32,7 +32,9 @@ def deny(request: Request) -> Verdict:
 
 
 def syn(version: int = 4, port: int = 1000, **fields: Any) -> bytes:
-    return ether(ip(version, **fields) / TCP(sport=port, dport=80, flags="S", seq=7, options=[("MSS", 1000), ("WScale", 7)]))
+    return ether(
+        ip(version, **fields) / TCP(sport=port, dport=80, flags="S", seq=7, options=[("MSS", 1000), ("WScale", 7)])
+    )
 
 
 def reason(bench: Bench, frame: bytes, **rest: Any) -> DropReason:
@@ -137,7 +139,9 @@ def test_tcp_from_nowhere(version: int) -> None:
     assert bench.out.frames == []
 
 
-@pytest.mark.parametrize(("flags", "answered"), [("A", True), ("SA", True), ("FA", True), ("", True), ("R", False), ("RA", False)])
+@pytest.mark.parametrize(
+    ("flags", "answered"), [("A", True), ("SA", True), ("FA", True), ("", True), ("R", False), ("RA", False)]
+)
 def test_a_segment_of_no_flow(flags: str, answered: bool) -> None:
     bench = Bench()
     assert reason(bench, ether(ip(4) / TCP(flags=flags))) is DropReason.NO_FLOW
@@ -211,7 +215,9 @@ def test_denied_udp_is_prohibited_by_icmp(version: int) -> None:
     bench = Bench(deny)
     assert reason(bench, ether(ip(version) / UDP(sport=1, dport=2))) is DropReason.POLICY_DENIED
     (answer,) = bench.answers
-    assert (answer[ICMP].code, answer[IP].src) == (13, GATEWAY4) if version == 4 else answer[ICMPv6DestUnreach].code == 1
+    assert (
+        (answer[ICMP].code, answer[IP].src) == (13, GATEWAY4) if version == 4 else answer[ICMPv6DestUnreach].code == 1
+    )
     assert bench.out.calls == []
 
 

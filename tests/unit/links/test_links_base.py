@@ -1,0 +1,19 @@
+"""links.base: whatever is a link has its methods, with the same parameters in the same order."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from bucatini.links.base import Link
+from bucatini.links.tap import TapLink
+from bucatini.observe.captured import CapturedLink
+from support.lossy import LossyLink
+
+
+@pytest.mark.parametrize("kind", [TapLink, CapturedLink, LossyLink])
+@pytest.mark.parametrize("name", ["receive", "transmit"])
+def test_methods_are_those_of_the_protocol(kind: type, name: str) -> None:
+    wanted = list(inspect.signature(getattr(Link, name)).parameters)
+    assert list(inspect.signature(getattr(kind, name)).parameters) == wanted
