@@ -1,4 +1,4 @@
-"""At each bound the newcomer is refused at once and counted, the old live on, and the place is free again in the end."""
+"""At each bound newcomers are refused at once and counted, the old live on, and the place is free again in the end."""
 
 from __future__ import annotations
 

@@ -159,19 +159,18 @@ class TestDatagrams:
             assert got == list(range(10_000))
 
     @BOTH
-    def test_burst_towards_the_guest(self, host: FakeHost, guest: Guest, address: str) -> None:
+    def test_bursts_towards_the_guest(self, host: FakeHost, guest: Guest, address: str) -> None:
         with server(host, address) as far, guest.net.bound(wildcard(address)) as near:
             near.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
             near.connect(far.getsockname()[:2])
             near.send(b"?")
             peer = far.recvfrom(10)[1]
-            for number in range(2000):
-                far.sendto(struct.pack("!I", number) + bytes(96), peer)
-                if number % 50 == 49:
-                    time.sleep(0.002)  # a host socket's default buffer holds some 200 of these
-            got = drain(near, 2000)
-            assert got == sorted(got)
-            assert len(got) > 1900
+            got: list[int] = []
+            for start in range(0, 2000, 100):  # a host socket's default buffer holds some 200 of these
+                for number in range(start, start + 100):
+                    far.sendto(struct.pack("!I", number) + bytes(96), peer)
+                got += drain(near, 100)
+            assert got == list(range(2000))
 
     @BOTH
     def test_trains_are_cut_like_a_kernel_does(self, host: FakeHost, guest: Guest, address: str) -> None:
@@ -201,7 +200,7 @@ class TestDatagrams:
 def drain(sock: socket.socket, count: int) -> list[int]:
     """Numbers of up to `count` datagrams, until nothing comes for a while."""
     got = []
-    sock.settimeout(1)
+    sock.settimeout(3)
     try:
         while len(got) < count:
             got.append(struct.unpack_from("!I", sock.recv(2000))[0])

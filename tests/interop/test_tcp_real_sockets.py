@@ -280,7 +280,6 @@ class TestEnds:
         far.sendall(b"d" * 5000)
         for end in (near, far) if guest_first else (far, near):
             end.shutdown(socket.SHUT_WR)
-            time.sleep(0.05)
         assert exactly(near, 5001) == b"d" * 5000
         near.close()
         time.sleep(0.1)
@@ -359,7 +358,7 @@ class TestEnds:
 
     def test_whole_guest_is_killed_in_mid_transfer(self, host: FakeHost) -> None:
         with host.guest("--policy", "open") as guest, Served(host, guest, host.folder).link(4) as link:
-            near, far = link.connect(timeout=5)
+            near, far = link.connect(timeout=2)
             sending = Task(stream, near, BULK)
             assert len(exactly(far, MIB)) == MIB
             os.kill(guest.command, signal.SIGKILL)

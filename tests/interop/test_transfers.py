@@ -125,7 +125,7 @@ def test_reader_paused(paused: tuple[Engine, Server, list[Job]]) -> None:
     """Last in this file: waits for what was begun first."""
     engine, server, jobs = paused
     outcome = engine.finish(timeout=PAUSE + 60)
-    server.__exit__()
+    server.finish()
     results = outcome.results() + server.results
     verify(jobs, results)
     verify_end(outcome)

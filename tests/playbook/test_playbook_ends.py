@@ -58,11 +58,13 @@ def test_end_of_which_the_data_is_known(established: Playbook) -> None:
 
 
 def test_end_beyond_a_gap_waits(established: Playbook) -> None:
+    """Its bytes are kept, it is not."""
     established >> guest.fin(seq=101, length=10) << guest.ack(1)
     established >> guest.fin(seq=111) << guest.ack(1)
     assert established.state == "ESTABLISHED"
-    established >> guest.data(100, seq=1) << host.push(100)
-    established >> guest.fin(seq=101, length=10) << host.push(10) << host.shutdown() << guest.ack(112)
+    established >> guest.data(100, seq=1) << host.push(100) << host.push(10) << guest.ack(111)
+    assert established.state == "ESTABLISHED"
+    established >> guest.fin(seq=101, length=10) << host.shutdown() << guest.ack(112)
 
 
 def test_end_with_data_of_which_a_part_was_taken_waits(established: Playbook) -> None:

@@ -45,6 +45,7 @@ class World:
     published: bool = False
     iss: int = 2**32 - 5000
     irs: int = 2**32 - 7000
+    budget: int = 1 << 22
 
 
 class Wire(Recorder):
@@ -214,6 +215,7 @@ class Simulation:
         self.play = Playbook(world.iss, world.irs, segmented=world.segmented, peek_skips=world.peek_skips, out=wire)
         self.guest = Guest(world, self.rng, self.to_engine)
         self.unsent = world.download
+        wire.budget = world.budget
         self.play.out.socket.room = self.play.out.socket.space = world.host_buffer
 
     def at(self, when: float, what: Callable[[], None]) -> None:
@@ -294,6 +296,7 @@ def run(world: World) -> None:
     assert len(socket.stream) == world.download
     assert simulation.guest.rcv_nxt == world.download + 2
     assert socket.discarded == world.download
+    assert simulation.play.out.kept == 0
 
 
 CLEAN = World(1, 0, 0, 0, 300_000, 300_000, 1 << 20, 1 << 20)
@@ -306,10 +309,26 @@ WORLDS = {
     "slow": SLOW,
     "bad": BAD,
     "without a peek offset": World(5, 0.1, 0.05, 0.1, 10_000, 300_000, 200_000, 200_000, peek_skips=True),
+    "no budget": World(9, 0.1, 0.05, 0.1, 100_000, 1000, 200_000, 30_000, budget=0),
+    "little budget": World(10, 0.1, 0.05, 0.1, 100_000, 1000, 200_000, 30_000, budget=3000),
     "nothing": World(6, 0.1, 0.1, 0.1, 0, 0, 65_535, 65_535),
     "only up": World(7, 0.05, 0.05, 0.05, 400_000, 0, 65_535, 65_535, scale=-1),
     "only down": World(8, 0.05, 0.05, 0.05, 0, 400_000, 65_535, 65_535, scale=-1, segmented=False),
 }
+
+
+def test_the_bad_link_makes_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the model would prove nothing about what is kept."""
+    kept: list[int] = []
+    keep = Recorder.keep
+
+    def counted(self: Recorder, at: int, length: int) -> bytes | None:
+        kept.append(length)
+        return keep(self, at, length)
+
+    monkeypatch.setattr(Recorder, "keep", counted)
+    run(BAD)
+    assert len(kept) > 10
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
@@ -336,6 +355,7 @@ def test_both_streams_arrive(world: World) -> None:
         published=st.booleans(),
         iss=st.sampled_from([0, 2**31 - 5000, 2**32 - 5000]),
         irs=st.sampled_from([0, 2**31 - 5000, 2**32 - 5000]),
+        budget=st.sampled_from([0, 3000, 1 << 22]),
     )
 )
 def test_both_streams_arrive_in_any_world(world: World) -> None:

@@ -95,12 +95,21 @@ def perform(play: Playbook, event: object) -> None:
     handshake=st.booleans(),
     segmented=st.booleans(),
     peek_skips=st.booleans(),
+    budget=st.sampled_from([2000, 1 << 22]),
     events=st.lists(EVENTS, min_size=1, max_size=60),
 )
 def test_whatever_happens(
-    iss: int, irs: int, published: bool, handshake: bool, segmented: bool, peek_skips: bool, events: list[object]
+    iss: int,
+    irs: int,
+    published: bool,
+    handshake: bool,
+    segmented: bool,
+    peek_skips: bool,
+    budget: int,
+    events: list[object],
 ) -> None:
     play = Playbook(iss, irs, segmented=segmented, peek_skips=peek_skips)
+    play.out.budget = budget
     if handshake:
         (play.establish_published if published else play.establish)()
     else:
@@ -115,4 +124,5 @@ def test_whatever_happens(
         play >> after(20_000)
     play.skip()
     assert play.state == "CLOSED", "it lives for ever"
+    assert play.out.kept == 0
     assert len(play.out.deadlines) <= 2

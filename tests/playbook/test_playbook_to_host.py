@@ -1,10 +1,9 @@
-"""Bytes from the guest to the host: acknowledged when the socket took them, never kept, never twice."""
+"""Bytes from the guest to the host: acknowledged when the socket took them, never twice. Gaps: test_playbook_gap."""
 
 from __future__ import annotations
 
 import pytest
 
-from bucatini.base.reasons import DropReason
 from bucatini.flows.sequence import distance
 from support.playbook import SPACE, Playbook, after, guest, host, turn
 
@@ -56,22 +55,6 @@ def test_bytes_beyond_the_window_are_cut_off(established: Playbook) -> None:
     established >> guest.data(edge + 999) << host.push(edge)
     established.skip()
     assert distance(established.tcp.rcv_nxt, established.irs) == 65_001 + edge
-
-
-def test_a_gap_is_told_once_for_each_segment(established: Playbook) -> None:
-    """RFC 5681 3.2: at once, and three equal ones make the guest send again without waiting."""
-    established >> guest.data(1460, seq=1461) << guest.ack(1, seq=1) << guest.ack(1)
-    assert established.reason == DropReason.OUT_OF_WINDOW
-    established >> guest.data(700, seq=2921) << guest.ack(1)
-    established >> guest.data(30_000, seq=3621) << guest.ack(1) << guest.ack(1) << guest.ack(1)
-    established >> guest.data(1460, seq=1) << host.push(1460)
-    established >> after(0.001) << guest.ack(1461)
-
-
-def test_acknowledgements_beyond_a_gap_count(established: Playbook) -> None:
-    established >> host.sends(100) << guest.data(100)
-    established >> guest.data(10, seq=11, ack=101) << guest.ack(1)
-    assert established.watch(1) == []
 
 
 def test_a_part_is_taken(established: Playbook) -> None:

@@ -173,6 +173,15 @@ class Engine:
             self.turn(0.01)
         return result
 
+    def rests(self) -> bool:
+        """Whether the engine waits rather than spins: a few turns in a quarter of a second, not thousands."""
+        end = time.monotonic() + 0.25
+        turns = 0
+        while time.monotonic() < end:
+            self.turn(0.05)
+            turns += 1
+        return turns < 25
+
     def settle(self, turns: int = 5) -> None:
         for _ in range(turns):
             self.turn()

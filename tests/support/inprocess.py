@@ -120,7 +120,7 @@ class Host:
 
 
 class Server:
-    """`transfer.py serve`: `port` is known on entry, `results` is filled on leaving."""
+    """`transfer.py serve`: `port` is known on entry, `results` is filled by `finish`, at the latest on leaving."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -135,8 +135,13 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        output: str = self._process.communicate(timeout=10)[0]
-        self.results = [Result(*json.loads(line)) for line in output.splitlines()]
+        self.finish()
+
+    def finish(self) -> None:
+        """End the server and fill `results`. Idempotent."""
+        if self._process.returncode is None:
+            output: str = self._process.communicate(timeout=10)[0]
+            self.results = [Result(*json.loads(line)) for line in output.splitlines()]
 
     def command(self, jobs: Sequence[Job]) -> tuple[str, ...]:
         """What the guest runs to do `jobs` with this server, all at once."""

@@ -7,7 +7,9 @@ imported only when the verb is used, and nothing imported here brings asyncio, m
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +43,7 @@ INTERRUPTED_STATUS = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name; default: the process's) and return the exit status."""
+    _fill_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     verb = words[0] if words else ""
     try:
@@ -49,9 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(f"bucatini {verb}" if verb in _VERBS else "bucatini", str(error))
     except HostError as error:
         print_error("bucatini", str(error))
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        print_error("bucatini", f"{error.strerror}; raise the limit (ulimit -n) or free memory")
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
     return USAGE_STATUS
+
+
+def _fill_standard_streams() -> None:
+    """Put /dev/null where a standard stream was closed by the caller: a socket of ours must not take its number."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
 
 
 def _dispatch(verb: str, words: list[str]) -> int:

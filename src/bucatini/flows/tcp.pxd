@@ -2,8 +2,8 @@ cimport cython
 
 from bucatini.flows.sequence cimport add, distance
 from bucatini.flows.tcp_flow cimport TcpFlow
-from bucatini.flows.tcp_gap cimport drain, keep
-from bucatini.flows.tcp_output cimport initial_window, retransmit, wait_in_time_wait
+from bucatini.flows.tcp_gap cimport drain, forget, keep
+from bucatini.flows.tcp_output cimport initial_window, outside, retransmit, wait_in_time_wait
 from bucatini.wire.tcp cimport TcpOptions, TcpView
 
 

@@ -31,7 +31,7 @@ from bucatini.base.out import TcpOut
 from bucatini.base.reasons import DropReason
 from bucatini.flows.sequence import add, distance
 from bucatini.flows.tcp_flow import NEVER, TcpFlow
-from bucatini.flows.tcp_gap import drain, keep
+from bucatini.flows.tcp_gap import drain, forget, keep
 from bucatini.flows.tcp_output import (
     DISCARD_ACKS,
     DISCARD_AT,
@@ -40,6 +40,7 @@ from bucatini.flows.tcp_output import (
     RTO_MIN,
     SYN_RTO,
     initial_window,
+    outside,
     retransmit,
     wait_in_time_wait,
 )
@@ -249,7 +250,7 @@ def _syn_sent(flow: TcpFlow, view: TcpView, options: TcpOptions, now: float, out
     _establish(flow, view, now, out)
     flow.snd_wnd = view.window
     # The handshake's ACK goes before the first data segment, whose window the guest would otherwise not know.
-    out.segment(flow, ACK, flow.snd_nxt, 0)
+    out.segment(flow, ACK, outside(flow), 0)
     return FINE
 
 
@@ -276,7 +277,7 @@ def _time_wait(flow: TcpFlow, view: TcpView, out: TcpOut) -> int:
         out.close(flow, "closed")
         return FINE
     if view.flags & FIN:
-        out.segment(flow, ACK, flow.snd_nxt, 0)
+        out.segment(flow, ACK, outside(flow), 0)
         return FINE
     return OUT_OF_WINDOW
 
@@ -418,7 +419,7 @@ def _take_text(flow: TcpFlow, view: TcpView, offset: int, length: int, window: i
         # Ahead of a gap. An equal ACK for each segment of the frame makes the guest's fast retransmit start.
         kept = length > 0 and offset + length <= window and keep(flow, view.seq, view.payload_at, length, out)
         for _ in range(min((length + flow.mss - 1) // flow.mss or 1, DUPLICATE_ACKS)):
-            out.segment(flow, ACK, flow.snd_nxt, 0)
+            out.segment(flow, ACK, outside(flow), 0)
         return FINE if kept else OUT_OF_WINDOW
     fresh = length + offset
     fits = fresh if fresh <= window else window

@@ -36,7 +36,15 @@ from bucatini.flows.tcp_states import (
     TIME_WAIT,
 )
 
-__all__ = ["deadline", "flush", "initial_window", "retransmit", "update_window", "wait_in_time_wait"]
+__all__ = [
+    "deadline",
+    "flush",
+    "initial_window",
+    "outside",
+    "retransmit",
+    "update_window",
+    "wait_in_time_wait",
+]
 
 FIN = 0x01
 SYN = 0x02
@@ -110,6 +118,17 @@ def update_window(flow: TcpFlow, out: TcpOut) -> None:
         out.await_space(flow)
 
 
+def outside(flow: TcpFlow) -> int:
+    """The number of a segment without payload: the first that was never sent, or the edge of the guest's window if that
+    comes before.
+
+    It differs from `snd_nxt` after going back. A guest may have taken what is sent again: to it `snd_nxt` would be an
+    old number, and the acknowledgement under it lost (RFC 9293 3.10.7.4, first).
+    """
+    edge = add(flow.snd_una, flow.snd_wnd)
+    return flow.snd_max if distance(flow.snd_max, edge) <= 0 else edge
+
+
 def flush(flow: TcpFlow, now: float, out: TcpOut) -> None:
     """End of turn: consume, pull, acknowledge. Safe in every state."""
     flow.queued = False
@@ -127,12 +146,12 @@ def flush(flow: TcpFlow, now: float, out: TcpOut) -> None:
         if not flow.ack_now and _may_wait(flow, now):
             out.acknowledge_later(flow)
             return
-        out.segment(flow, ACK, flow.snd_nxt, 0)
+        out.segment(flow, ACK, outside(flow), 0)
         if flow.refused_tail and not flow.await_space:
             # The guest saw the window reopen; three more copies make its fast retransmit start at once (RFC 5681 3.2).
             flow.refused_tail = False
             for _ in range(3):
-                out.segment(flow, ACK, flow.snd_nxt, 0)
+                out.segment(flow, ACK, outside(flow), 0)
         _acknowledged(flow)
 
 
@@ -194,7 +213,7 @@ def _pump(flow: TcpFlow, now: float, out: TcpOut) -> None:
             flow.snd_nxt = add(flow.snd_nxt, got)
             if distance(flow.snd_nxt, flow.snd_max) > 0:
                 flow.sent += distance(flow.snd_nxt, flow.snd_max)
-                flow.snd_max = flow.snd_nxt
+                _sent_further(flow)
             burst += 1
             if got < limit and not flow.careful:
                 # Less than was asked for: the queue is drained, and what comes next is a new edge.
@@ -227,7 +246,14 @@ def _send_fin(flow: TcpFlow, out: TcpOut) -> None:
     flow.fin_sent = True
     flow.snd_nxt = add(flow.snd_nxt, 1)
     if distance(flow.snd_nxt, flow.snd_max) > 0:
-        flow.snd_max = flow.snd_nxt
+        _sent_further(flow)
+
+
+def _sent_further(flow: TcpFlow) -> None:
+    """`snd_nxt` is where nothing was sent before. The first in flight has a clock of its own, whatever ran until now."""
+    if flow.snd_una == flow.snd_max:
+        flow.timer_at = NEVER
+    flow.snd_max = flow.snd_nxt
 
 
 def _arm_transmit(flow: TcpFlow, now: float, out: TcpOut) -> None:
@@ -295,7 +321,7 @@ def _repeat_syn(flow: TcpFlow, now: float, out: TcpOut) -> None:
 
 
 def _transmit_timeout(flow: TcpFlow, now: float, out: TcpOut) -> None:
-    if flow.snd_una == flow.snd_max and not (flow.readable and flow.snd_wnd == 0):
+    if flow.snd_una == flow.snd_max and (flow.discard_due or not (flow.readable and flow.snd_wnd == 0)):
         flow.retries = 0
         if flow.discard_due and not _discard(flow, out):
             return

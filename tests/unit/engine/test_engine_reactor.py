@@ -190,7 +190,7 @@ class TestTogether:
 
         run(loop, main())
         assert turns > 100
-        assert all(0 <= each < 0.1 for each in late), late
+        assert all(0 <= each < 0.5 for each in late), late
 
     def test_the_data_plane_is_served_while_asyncio_waits(
         self, loop: Any, pair: tuple[socket.socket, socket.socket]
