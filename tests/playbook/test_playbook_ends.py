@@ -165,7 +165,7 @@ def test_downloads_go_on_after_the_guests_end(established: Playbook) -> None:
     established >> after(0.2) << guest.data(100, seq=at)
     established >> guest.ack(at + 100, win=0)
     established >> host.sends(100)
-    established >> after(0.2) << guest.ack(2, seq=at + 99)
+    established >> after(0.21) << guest.ack(2, seq=at + 99)
     established >> guest.ack(at + 100, win=4096) << guest.data(100)
     established >> guest.ack(at + 200)
     established >> host.ends() << guest.fin(seq=at + 200)

@@ -6,6 +6,7 @@ from errno import ECONNRESET
 
 import pytest
 
+from bucatini.flows.sequence import distance
 from bucatini.flows.tcp_output import MAX_BURST
 from support.playbook import Line, Playbook, after, guest, host, turn
 
@@ -122,7 +123,7 @@ def test_probes_carry_an_old_number(established: Playbook) -> None:
     established >> host.sends(100) << guest.data(100)
     established >> guest.ack(101, win=0)
     established >> host.sends(100)
-    established >> after(0.2) << guest.ack(1, seq=100)
+    established >> after(0.21) << guest.ack(1, seq=100)
 
 
 def test_zero_window_ends_when_the_guest_does_not_answer(established: Playbook) -> None:
@@ -274,6 +275,68 @@ def test_the_clock_runs_after_a_fast_retransmission(established: Playbook) -> No
     established >> after(0.15) >> (guest.ack(1), guest.ack(1), guest.ack(1))
     expect(established, data(1, 1461))
     assert [at for at, _ in established.watch(0.25)] == [0.2, 0.2]
+
+
+def test_the_clock_of_consumption_does_not_send_again(established: Playbook) -> None:
+    """What was acknowledged may wait to be consumed; what is sent meanwhile has its own 0.2 s."""
+    established >> host.sends(100) << guest.data(100)
+    established >> guest.ack(101)
+    established >> after(0.005) >> host.sends(100) << guest.data(100, seq=101)
+    assert established.watch(0.5) == [(0.2, "data")]
+
+
+def test_the_clock_of_consumption_does_not_end_again(established: Playbook) -> None:
+    established >> host.sends(100) << guest.data(100)
+    established >> guest.ack(101)
+    established >> after(0.005) >> host.ends() << guest.fin(seq=101)
+    assert established.watch(0.5) == [(0.2, "fin")]
+
+
+def test_acknowledged_bytes_are_consumed_soon(established: Playbook) -> None:
+    established >> host.sends(100) << guest.data(100)
+    established >> guest.ack(101) >> after(0.011)
+    assert established.out.socket.discarded == 100
+    assert established.watch(100) == []
+
+
+def test_acknowledged_bytes_are_consumed_though_the_window_is_shut(established: Playbook) -> None:
+    established >> host.sends(100) << guest.data(100)
+    established >> guest.ack(101, win=0) >> host.sends(100)
+    assert established.watch(0.2) == []
+    assert established.out.socket.discarded == 100
+    assert established.watch(0.7) == [(0.01, "ack"), (0.41, "ack")]
+
+
+def test_the_clock_goes_on_slower_though_bytes_are_sent_again(established: Playbook) -> None:
+    in_flight(established, 1)
+    assert [at for at, _ in established.watch(3)] == [0.2, 0.6, 1.4, 3.0]
+
+
+def gone_back(play: Playbook) -> None:
+    """Four segments in flight, and no room in the guest's window to send them again."""
+    in_flight(play, 4)
+    play >> guest.ack(1, win=MSS - 1)
+    play >> guest.ack(1, win=MSS - 1) >> guest.ack(1, win=MSS - 1) >> guest.ack(1, win=MSS - 1)
+    play.skip()
+    assert distance(play.tcp.snd_nxt, play.iss) < 1 + 4 * MSS == distance(play.tcp.snd_max, play.iss)
+
+
+def test_after_going_back_an_acknowledgement_carries_what_was_never_sent(play: Playbook) -> None:
+    """The guest may have all of it: under an older number its bytes would not be acknowledged (RFC 9293 3.10.7.4)."""
+    play.segmented = True
+    play.establish().skip()
+    play >> host.sends(4 * MSS) << guest.data(4 * MSS)
+    play >> (guest.ack(1), guest.ack(1), guest.ack(1), guest.data(100, seq=101), guest.data(100, seq=1))
+    play << guest.ack(1, seq=1 + 4 * MSS) << host.push(100) << host.push(100) << guest.data(4 * MSS, seq=1, ack=201)
+
+
+def test_after_going_back_no_acknowledgement_lies_outside_the_window(established: Playbook) -> None:
+    """A guest whose window shrank would drop it as well: the number is the window's edge."""
+    gone_back(established)
+    established >> guest.data(100) << host.push(100)
+    established >> after(0.001) << guest.ack(101, seq=MSS)
+    established >> guest.data(100, win=0) << host.push(100)
+    established >> after(0.001) << guest.ack(201, seq=1)
 
 
 def test_a_link_that_takes_nothing_loses_nothing(established: Playbook) -> None:

@@ -445,12 +445,12 @@ def _take_text(flow: TcpFlow, view: TcpView, offset: int, length: int, window: i
     flow.ack_due = True
     if took < fresh or offset or view.flags & FIN or flow.beyond:
         flow.ack_now = True
-    if flow.beyond and not _drain(flow, out):
+    if view.flags & FIN and flow.rcv_nxt == add(view.seq, length):
+        _take_fin(flow, now, out)
+    elif flow.beyond and not _drain(flow, out):
         return FINE
     if not flow.queued:
         out.schedule(flow)
-    if view.flags & FIN and took == fresh:
-        _take_fin(flow, now, out)
     return FINE
 
 
@@ -465,6 +465,8 @@ def _drain(flow: TcpFlow, out: TcpOut) -> bool:
 def _take_fin(flow: TcpFlow, now: float, out: TcpOut) -> None:
     flow.rcv_nxt = add(flow.rcv_nxt, 1)
     flow.guest_fin = True
+    # What a guest sent beyond its own end is not part of the stream.
+    forget(flow, out)
     if distance(flow.rcv_edge, flow.rcv_nxt) < 0:
         flow.rcv_edge = flow.rcv_nxt
     out.shutdown(flow)

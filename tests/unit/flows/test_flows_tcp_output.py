@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from bucatini.base.address import Endpoint
-from bucatini.flows.sequence import distance
+from bucatini.flows.sequence import add, distance
 from bucatini.flows.tcp_flow import TcpFlow
-from bucatini.flows.tcp_output import deadline, flush, initial_window, update_window
+from bucatini.flows.tcp_output import deadline, flush, initial_window, outside, update_window
 from bucatini.flows.tcp_states import CLOSED, CONNECTING, ESTABLISHED, NAMES, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from support.playbook import Recorder
 
@@ -53,6 +53,19 @@ def test_the_window_grows_to_what_the_scale_can_say() -> None:
     flow.space = -1
     update_window(flow, out)
     assert distance(flow.rcv_edge, flow.rcv_nxt) == 65535 << 2
+
+
+@pytest.mark.parametrize("una", [0, 1000, 2**31 - 50, 2**32 - 50])
+@pytest.mark.parametrize(
+    ("sent", "window", "number"), [(0, 0, 0), (0, 500, 0), (100, 500, 100), (100, 100, 100), (100, 99, 99), (100, 0, 0)]
+)
+def test_a_bare_segment_has_the_number_that_comes_next(una: int, sent: int, window: int, number: int) -> None:
+    """Whatever is being sent again, and never beyond the guest's window."""
+    flow = flow_in(ESTABLISHED, True)
+    flow.snd_una = flow.snd_nxt = una
+    flow.snd_max = add(una, sent)
+    flow.snd_wnd = window
+    assert outside(flow) == add(una, number)
 
 
 @pytest.mark.parametrize(
