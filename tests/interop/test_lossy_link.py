@@ -1,7 +1,7 @@
 """A link that loses one frame in a hundred and reorders another: every byte arrives all the same.
 
-Downloads are as large as in `test_transfers`. Uploads are smaller: what recovers them is the guest's own retransmission,
-whose clock waits 0.2 s at least. BUCATINI_LOSSY_MIB gives both another size.
+Downloads are as large as in `test_transfers`. Uploads are smaller: the guest's own retransmission recovers them,
+and its clock waits 0.2 s at least. BUCATINI_LOSSY_MIB gives both another size.
 """
 
 from __future__ import annotations

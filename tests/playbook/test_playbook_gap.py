@@ -1,4 +1,4 @@
-"""Bytes ahead of a gap: kept within bounds, delivered in order once the gap closes (RFC 9293 3.10.7.4; RFC 5681 3.2)."""
+"""Bytes ahead of a gap: kept within bounds, delivered in order once it closes (RFC 9293 3.10.7.4; RFC 5681 3.2)."""
 
 from __future__ import annotations
 

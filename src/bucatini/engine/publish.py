@@ -244,6 +244,8 @@ class _UdpListener(_Listener):
     def __init__(self, publisher: Publisher, sock: socket.socket, guest: Endpoint, port: int) -> None:
         super().__init__(publisher, sock, guest)
         self.port = port
+        self.spliced: dict[Endpoint, SplicedDatagrams] = {}
+        """Conversations of loopback peers, which are not found by packets."""
 
     def ready(self, descriptor: int, events: int, now: float) -> None:
         self.publisher.sink.now = now
@@ -259,7 +261,7 @@ class _UdpListener(_Listener):
         if peer.port == 0:
             return
         key = _key(self.guest, publisher.visible(peer))
-        known = publisher.sink.table.udp.get(key)
+        known = publisher.sink.table.udp.get(key) or self.spliced.get(peer)
         if known is not None:
             # It was on its way when the conversation's own socket was made.
             self._deliver(known, payload)
@@ -277,7 +279,7 @@ class _UdpListener(_Listener):
                 self.rest(now)
             return
         if spliced:
-            self._splice(near, peer, verdict.rule, payload)
+            self._splice(near, peer, verdict.rule, payload, local, now)
             return
         flow = DatagramFlow(17, self.guest, publisher.visible(peer), INGRESS, now)
         flow.key = key
@@ -288,7 +290,9 @@ class _UdpListener(_Listener):
         self._sort(near, flow, local, now)
         publisher.sink.datagrams.adopt(flow, near)
 
-    def _sort(self, near: socket.socket, flow: DatagramFlow, local: bytes | None, now: float) -> None:
+    def _sort(
+        self, near: socket.socket, flow: DatagramFlow | SplicedDatagrams, local: bytes | None, now: float
+    ) -> None:
         """Datagrams that reached `near` before it was connected are anybody's: each to its own conversation."""
         for _ in range(ACCEPTS):
             try:
@@ -296,29 +300,30 @@ class _UdpListener(_Listener):
             except OSError:
                 return
             peer = self.publisher.peer_of(name)
-            if self.publisher.visible(peer) == flow.peer:
+            if peer == flow.peer or self.publisher.visible(peer) == flow.peer:
                 self._deliver(flow, payload)
             else:
                 self._first(payload, local, peer, now)
 
-    def _splice(self, near: socket.socket, peer: Endpoint, rule: str, payload: bytes) -> None:
+    def _splice(
+        self, near: socket.socket, peer: Endpoint, rule: str, payload: bytes, local: bytes | None, now: float
+    ) -> None:
         publisher = self.publisher
-        far = publisher.guest_sockets.take("udp4" if len(peer.address) == 4 else "udp6")
-        if far is None:
-            near.close()
-            publisher.sink.counters.values[DropReason.SOCKETS_EXHAUSTED] += 1
-            return
-        try:
-            flow = SplicedDatagrams(publisher.sink, near, far, self.guest, peer, rule)
-        except OSError:
-            near.close()
-            far.close()
-            return
+        flow = SplicedDatagrams(publisher.sink, near, self.guest, peer, rule, self._spliced_closed)
+        self.spliced[peer] = flow
         publisher.sink.table.add_spliced(flow)
         publisher.sink.announce(flow)
-        flow.first(payload)
+        flow.deliver(payload)
+        self._sort(near, flow, local, now)
+        publisher.guest_sockets.give("udp4" if len(peer.address) == 4 else "udp6", flow.begin)
 
-    def _deliver(self, flow: DatagramFlow, payload: bytes) -> None:
+    def _spliced_closed(self, peer: Endpoint) -> None:
+        self.spliced.pop(peer, None)
+
+    def _deliver(self, flow: DatagramFlow | SplicedDatagrams, payload: bytes) -> None:
+        if isinstance(flow, SplicedDatagrams):
+            flow.deliver(payload)
+            return
         sink = self.publisher.sink
         at = DATAGRAM_AT + HEADROOM
         sink.arena.view[at : at + len(payload)] = payload

@@ -47,6 +47,9 @@ ANOTHER_ADDRESS = frozenset((errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.EADD
 """Nobody listens on the guest's loopback, or the peer's own port is taken in there."""
 ENDINGS = {errno.ECONNREFUSED: "refused by peer", errno.ECONNRESET: "reset by guest"}
 MAX_ERRORS = 16
+"""Reports taken from one error queue in a turn."""
+MAX_EARLY = 64
+"""Datagrams that wait for a conversation's socket."""
 
 
 class PipePool:
@@ -281,17 +284,25 @@ class SplicedDatagrams:
     direction = INGRESS
 
     def __init__(
-        self, sink: Any, near: socket.socket, far: socket.socket, guest: Endpoint, peer: Endpoint, rule: str
+        self,
+        sink: Any,
+        near: socket.socket,
+        guest: Endpoint,
+        peer: Endpoint,
+        rule: str,
+        on_close: Callable[[Endpoint], None],
     ) -> None:
         self.sink = sink
         self.near = near
-        self.far = far
+        self.far: socket.socket | None = None
         self.guest = guest
         self.peer = peer
         self.host: Endpoint | None = None
         self.rule = rule
         self.id = 0
         self.key = b""
+        self._on_close = on_close
+        self._early: list[bytes] = []
         self.sent = 0
         """Bytes the guest sent; `received` those it received."""
         self.received = 0
@@ -299,15 +310,35 @@ class SplicedDatagrams:
         self.deadline = self.armed_at = NEVER
         self._lengths = [0] * DATAGRAM_BATCH
         self._cuts = [0] * DATAGRAM_BATCH
-        with contextlib.suppress(OSError):
-            far.bind(sockets.sockaddr(peer))
-        far.connect(sockets.sockaddr(Endpoint(_loopback_of(guest.address), guest.port)))
-        sink.reactor.watch(near.fileno(), self.ready, select.EPOLLIN)
-        sink.reactor.watch(far.fileno(), self.ready, select.EPOLLIN)
         sink.deadlines.arm(self, sink.now + UDP_TIMEOUT)
 
-    def first(self, payload: bytes) -> None:
-        """Deliver the datagram that made the flow."""
+    def begin(self, far: socket.socket | None) -> None:
+        """Use `far`, a socket of the guest's namespace; None when there is none to be had ends the flow."""
+        if self.near.fileno() < 0 or far is None:
+            if far is not None:
+                far.close()
+            self.close("failed")
+            return
+        self.far = far
+        with contextlib.suppress(OSError):
+            far.bind(sockets.sockaddr(self.peer))
+        try:
+            far.connect(sockets.sockaddr(Endpoint(_loopback_of(self.guest.address), self.guest.port)))
+        except OSError:
+            self.close("unreachable")
+            return
+        self.sink.reactor.watch(self.near.fileno(), self.ready, select.EPOLLIN)
+        self.sink.reactor.watch(far.fileno(), self.ready, select.EPOLLIN)
+        early, self._early = self._early, []
+        for payload in early:
+            self.deliver(payload)
+
+    def deliver(self, payload: bytes) -> None:
+        """Hand the guest a datagram that came by the listener; before `begin` it waits, `MAX_EARLY` at a time."""
+        if self.far is None:
+            if len(self._early) < MAX_EARLY:
+                self._early.append(payload)
+            return
         with contextlib.suppress(OSError):
             self.far.send(payload)
             self.received += len(payload)
@@ -315,6 +346,8 @@ class SplicedDatagrams:
     def ready(self, descriptor: int, events: int, now: float) -> None:
         """Handler of both sockets."""
         self.sink.now = now
+        if self.far is None:
+            return
         outward = descriptor == self.far.fileno()
         source, destination = (self.far, self.near) if outward else (self.near, self.far)
         if events & select.EPOLLERR:
@@ -353,8 +386,10 @@ class SplicedDatagrams:
         if self.near.fileno() < 0:
             return
         for sock in (self.near, self.far):
-            self.sink.reactor.unwatch(sock.fileno())
-            sock.close()
+            if sock is not None:
+                self.sink.reactor.unwatch(sock.fileno())
+                sock.close()
         self.deadline = NEVER
+        self._on_close(self.peer)
         self.sink.table.remove(self)
         self.sink.closed(self, how)

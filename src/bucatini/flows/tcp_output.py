@@ -250,7 +250,7 @@ def _send_fin(flow: TcpFlow, out: TcpOut) -> None:
 
 
 def _sent_further(flow: TcpFlow) -> None:
-    """`snd_nxt` is where nothing was sent before. The first in flight has a clock of its own, whatever ran until now."""
+    """`snd_nxt` is where nothing was sent before. With nothing in flight until now the clock starts anew."""
     if flow.snd_una == flow.snd_max:
         flow.timer_at = NEVER
     flow.snd_max = flow.snd_nxt

@@ -72,7 +72,9 @@ def test_a_copy_is_kept() -> None:
     assert out.socket.received == pattern(10, 50)
 
 
-@pytest.mark.parametrize(("begin", "length", "more"), [(10, 50, 0), (10, 49, 0), (11, 49, 0), (10, 51, 51), (9, 51, 51)])
+@pytest.mark.parametrize(
+    ("begin", "length", "more"), [(10, 50, 0), (10, 49, 0), (11, 49, 0), (10, 51, 51), (9, 51, 51)]
+)
 def test_what_is_kept_already_costs_nothing(begin: int, length: int, more: int) -> None:
     flow, out = new()
     give(flow, out, 10, 50)
