@@ -22,7 +22,7 @@ from support.transfer import Job, expected
 
 needs_tun = pytest.mark.skipif(not os.path.exists("/dev/net/tun"), reason="no /dev/net/tun")
 
-MIB = {"up": 64, "down": 1024} if _build.form() == "compiled" else {"up": 16, "down": 128}
+MIB = {"up": 1024, "down": 1024} if _build.form() == "compiled" else {"up": 128, "down": 128}
 SHARE = 0.01
 
 

@@ -146,6 +146,9 @@ class Datagrams:
             if count > 1:
                 part = pieces[2 * start : 2 * (start + count)]
                 sent = self.arena.send_datagrams(flow.sock, part, count, size)
+                if sent == -errno.ECONNREFUSED and self._failed(flow, sent, 0):
+                    # A report about an earlier datagram came in place of the result: try once more.
+                    sent = self.arena.send_datagrams(flow.sock, part, count, size)
             if count == 1 or sent in (-errno.EINVAL, -errno.EMSGSIZE, -errno.EIO):
                 sent = self._send_singly(flow, pieces[2 * start : 2 * (start + count)], count)
             elif sent < 0:

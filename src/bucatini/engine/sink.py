@@ -30,7 +30,7 @@ from bucatini.flows.datagram_flow import DatagramFlow
 from bucatini.flows.table import FlowTable
 from bucatini.flows.tcp import host_connected, host_failed, host_readable, host_writable
 from bucatini.flows.tcp_flow import TcpFlow
-from bucatini.flows.tcp_gap import forget
+from bucatini.flows.tcp_gap import blocks, forget
 from bucatini.flows.tcp_output import deadline, flush
 from bucatini.host import sockets
 from bucatini.native import Arena
@@ -169,6 +169,9 @@ class Sink:
 
     def segment(self, flow: TcpFlow, flags: int, seq: int, length: int) -> None:
         """See `TcpOut`."""
+        if flow.beyond_bytes and flow.sack and flags == ACK and not length:
+            self.transmit(TRANSMIT_AT, self.egress.acknowledgement(flow, TRANSMIT_AT, seq, blocks(flow)))
+            return
         self.transmit(TRANSMIT_AT, self.egress.segment(flow, TRANSMIT_AT, flags, seq, length))
 
     def pull(self, flow: TcpFlow, limit: int) -> int:

@@ -19,8 +19,8 @@ stream from the host becomes our FIN once every byte was sent. A guest's RST at 
 so that the peer sees a reset; inside the window but elsewhere it is challenged (RFC 5961 3.2), so is a SYN (4.2);
 outside it is dropped. A socket error becomes RST, or an ICMP error while connecting.
 
-Does not: SACK, timestamps, ECN, TCP Fast Open (data on a SYN is left for the guest to send again), urgent pointers
-(urgent bytes stay in line).
+Does not: SACK of our own data, timestamps, ECN, TCP Fast Open (data on a SYN is left for the guest to send again),
+urgent pointers (urgent bytes stay in line).
 """
 
 from __future__ import annotations
@@ -200,7 +200,8 @@ def guest_segment(flow: TcpFlow, view: TcpView, options: TcpOptions, now: float,
 
 
 def _take_scale(flow: TcpFlow, options: TcpOptions) -> None:
-    """RFC 7323 2.2: scaling is on only when both SYNs carry the option."""
+    """RFC 7323 2.2, RFC 2018 2: scaling and SACK are on only when both SYNs carry the option."""
+    flow.sack = options.sack_permitted
     if options.window_scale >= 0:
         flow.snd_scale = options.window_scale
         flow.rcv_scale = WINDOW_SCALE

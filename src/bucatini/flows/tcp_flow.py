@@ -46,6 +46,7 @@ class TcpFlow:
         "await_space",
         "beyond",
         "beyond_bytes",
+        "beyond_last",
         "careful",
         "deadline",
         "direction",
@@ -87,6 +88,7 @@ class TcpFlow:
         "refused_tail",
         "retries",
         "rule",
+        "sack",
         "segmented",
         "sent",
         "snd_max",
@@ -169,7 +171,10 @@ class TcpFlow:
         self.pushed = 0
         self.beyond: list[tuple[int, bytes]] = []
         self.beyond_bytes = 0
-        """Number and bytes of what came ahead of a gap, in order, see `tcp_gap`."""
+        self.beyond_last = 0
+        """Number and bytes of what came ahead of a gap, in order, and the number of what came last; see `tcp_gap`."""
+        self.sack = False
+        """Both ends know selective acknowledgements (RFC 2018); ours to the guest only."""
         self.refused_tail = False
         """The socket took less than a segment held: the guest must be told to send the rest again."""
         self.await_space = False

@@ -2,7 +2,8 @@
 
 On a link that neither loses nor reorders, such as a TAP, nothing is ever kept; this is the one place where a TCP flow
 holds payload, and only while bytes are missing. Bounds: `MAX_BYTES` and `MAX_PIECES` a flow here, and a budget of all
-flows together behind `out.keep`. Beyond a bound a segment is dropped, as if it were lost as well, and comes again.
+flows together behind `out.keep`. Beyond a bound what is furthest ahead is dropped, as if it were lost, and comes again.
+The guest learns what is kept by selective acknowledgements, if it knows them, and sends only what is missing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from bucatini.base.out import TcpOut
 from bucatini.flows.sequence import add, distance
 from bucatini.flows.tcp_flow import TcpFlow
 
-__all__ = ["MAX_BYTES", "MAX_PIECES", "drain", "forget", "keep"]
+__all__ = ["MAX_BYTES", "MAX_PIECES", "blocks", "drain", "forget", "keep"]
 
 MAX_BYTES = 1 << 20
 MAX_PIECES = 256
@@ -32,14 +33,47 @@ def keep(flow: TcpFlow, seq: int, at: int, length: int, out: TcpOut) -> bool:
         before = pieces[position - 1]
         if distance(add(before[0], len(before[1])), add(seq, length)) >= 0:
             return True
-    if len(pieces) >= MAX_PIECES or flow.beyond_bytes + length > MAX_BYTES:
+    if not _make_room(flow, position, length, out):
         return False
     data = out.keep(at, length)
     if data is None:
         return False
     pieces.insert(position, (seq, data))
     flow.beyond_bytes += length
+    flow.beyond_last = seq
     return True
+
+
+def _make_room(flow: TcpFlow, position: int, length: int, out: TcpOut) -> bool:
+    """Let go of what is furthest ahead: what is near the gap is needed first. False when that is the newcomer."""
+    pieces = flow.beyond
+    while len(pieces) >= MAX_PIECES or flow.beyond_bytes + length > MAX_BYTES:
+        if len(pieces) <= position:
+            return False
+        _, data = pieces.pop()
+        flow.beyond_bytes -= len(data)
+        out.let_go(len(data))
+    return True
+
+
+def blocks(flow: TcpFlow) -> list[tuple[int, int]]:
+    """What is kept, as ranges of (first number, number behind the last) for a SACK option: the one that grew last goes
+    first (RFC 2018 section 4).
+    """
+    ranges: list[tuple[int, int]] = []
+    newest = 0
+    for seq, data in flow.beyond:
+        end = add(seq, len(data))
+        if ranges and distance(seq, ranges[-1][1]) <= 0:
+            if distance(end, ranges[-1][1]) > 0:
+                ranges[-1] = (ranges[-1][0], end)
+        else:
+            ranges.append((seq, end))
+        if seq == flow.beyond_last:
+            newest = len(ranges) - 1
+    if newest:
+        ranges.insert(0, ranges.pop(newest))
+    return ranges
 
 
 def drain(flow: TcpFlow, out: TcpOut) -> int:

@@ -15,8 +15,11 @@ cdef class Egress:
 
     @cython.locals(header=long, tcp_at=long, window=long, template=bytes)
     cpdef long segment(self, TcpFlow flow, long at, long flags, long seq, long length) except? -1
-    @cython.locals(header=long, tcp_at=long, options=bytes)
+    @cython.locals(options=bytes)
     cpdef long syn(self, TcpFlow flow, long at, long flags, long mss) except? -1
+    cpdef long acknowledgement(self, TcpFlow flow, long at, long seq, list blocks) except? -1
+    @cython.locals(header=long, tcp_at=long)
+    cpdef long _with_options(self, TcpFlow flow, long at, long length, bytes options) except? -1
     @cython.locals(header=long, udp_at=long, template=bytes)
     cpdef long datagram(self, DatagramFlow flow, long at, long length, long cut) except? -1
     cpdef long plain(self, long at, bytes frame) except? -1

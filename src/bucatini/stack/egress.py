@@ -25,7 +25,7 @@ from bucatini.wire.ethernet import emit_ethernet
 from bucatini.wire.ipv4 import emit_ipv4
 from bucatini.wire.ipv6 import emit_ipv6
 from bucatini.wire.octets import store16, store32, store_bytes
-from bucatini.wire.tcp import emit_tcp, syn_options
+from bucatini.wire.tcp import emit_tcp, sack_option, syn_options
 from bucatini.wire.udp import emit_udp
 
 __all__ = ["TCP_PAYLOAD_V4", "TCP_PAYLOAD_V6", "UDP_PAYLOAD_V4", "UDP_PAYLOAD_V6", "Egress"]
@@ -43,6 +43,7 @@ GSO_TCPV4 = 1
 GSO_TCPV6 = 4
 GSO_UDP_L4 = 5
 SYN = 0x02
+ACK = 0x10
 HOP_LIMIT = 64
 DONT_FRAGMENT = 0x4000
 
@@ -122,8 +123,16 @@ class Egress:
 
     def syn(self, flow: TcpFlow, at: int, flags: int, mss: int) -> int:
         """Our SYN or SYN,ACK with its options: the maximum segment size of the link, and the scale when it is used."""
-        options = syn_options(mss, flow.rcv_scale if flow.rcv_scale else -1)
-        length = self.segment(flow, at, flags, flow.iss, 0)
+        # Our own SYN offers SACK; a SYN,ACK takes the guest's offer.
+        options = syn_options(mss, flow.rcv_scale if flow.rcv_scale else -1, flow.sack or not flags & ACK)
+        return self._with_options(flow, at, self.segment(flow, at, flags, flow.iss, 0), options)
+
+    def acknowledgement(self, flow: TcpFlow, at: int, seq: int, blocks: list[tuple[int, int]]) -> int:
+        """An ACK that also says which bytes ahead of a gap are kept (RFC 2018). Returns the frame's length."""
+        return self._with_options(flow, at, self.segment(flow, at, ACK, seq, 0), sack_option(blocks))
+
+    def _with_options(self, flow: TcpFlow, at: int, length: int, options: bytes) -> int:
+        """Put options behind the header of a segment without payload."""
         store_bytes(self.buf, at + length, options)
         header = len(flow.template)
         tcp_at = at + VNET + header - 20

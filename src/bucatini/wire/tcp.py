@@ -22,6 +22,7 @@ __all__ = [
     "TcpView",
     "emit_tcp",
     "flags_text",
+    "sack_option",
     "syn_options",
 ]
 
@@ -37,6 +38,8 @@ URG = 0x20
 ECE = 0x40
 CWR = 0x80
 
+MAXIMUM_SACK_BLOCKS = 4
+"""What 40 bytes of options hold, RFC 2018 section 3."""
 MAXIMUM_WINDOW_SCALE = 14
 """RFC 7323 2.3."""
 
@@ -188,12 +191,21 @@ def emit_tcp(
         store_bytes(buf, at + 20, options)
 
 
-def syn_options(mss: int, window_scale: int = -1) -> bytes:
-    """Options for our SYN or SYN,ACK: the MSS, and the window scale unless it is -1. Padded to 4 bytes."""
+def syn_options(mss: int, window_scale: int = -1, sack_permitted: bool = False) -> bytes:
+    """Options for our SYN or SYN,ACK: the MSS, the window scale unless it is -1, and whether we take SACK. Padded to 4
+    bytes.
+    """
     options = bytes((2, 4, mss >> 8 & 0xFF, mss & 0xFF))
     if window_scale >= 0:
         options += bytes((1, 3, 3, min(window_scale, MAXIMUM_WINDOW_SCALE)))
-    return options
+    return options + b"\x01\x01\x04\x02" if sack_permitted else options
+
+
+def sack_option(blocks: list[tuple[int, int]]) -> bytes:
+    """The SACK option (RFC 2018), at most four blocks of (first number, number behind the last), padded to 4 bytes."""
+    kept = blocks[:MAXIMUM_SACK_BLOCKS]
+    edges = b"".join(left.to_bytes(4, "big") + right.to_bytes(4, "big") for left, right in kept)
+    return bytes((1, 1, 5, 2 + len(edges))) + edges
 
 
 def flags_text(flags: int) -> str:
