@@ -1,7 +1,7 @@
 """Compiles what the table `[tool.bucatini]` of pyproject.toml names; everything else about the build stands there.
 
-All or nothing: a compiled module reads its neighbours' C structures, so a half-compiled set cannot be imported. When one
-module fails to compile, none is installed and the package runs interpreted; `bucatini --version` says which it is.
+All or nothing: a compiled module reads its neighbours' C structures, so a half-compiled set cannot be imported. When
+one module fails to compile, none is installed and the package runs interpreted; `bucatini --version` says which it is.
 
 BUCATINI_BUILD=pure skips compiling, BUCATINI_BUILD=require turns a failure to compile into a failure to install.
 """
@@ -54,7 +54,7 @@ def compiled_sources() -> list[Path]:
 
 def extensions() -> list[Extension]:
     names = {".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in compiled_sources()}
-    # What Cython itself brings along is generated once and imported by the others: less than half the size and build time.
+    # What Cython itself brings along is generated once and imported by the others: less than half the size and time.
     names[SHARED] = SOURCE / (SHARED.replace(".", "/") + ".c")
     options = {"extra_compile_args": ["-O3", "-g0"], "depends": ["setup.py"]}
     return [Extension(name, [str(path)], **options) for name, path in names.items()]

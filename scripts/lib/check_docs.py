@@ -83,7 +83,8 @@ def orphan_tests() -> Iterator[str]:
             if name in listed:
                 listed.remove(name)
                 continue
-            stems = {source.stem.lstrip("_") for source in (PACKAGE / folder).glob("*.py*") if source.stem != "__init__"}
+            sources = (PACKAGE / folder).glob("*.py*")
+            stems = {source.stem.lstrip("_") for source in sources if source.stem != "__init__"}
             subject = test.stem.removeprefix("test_")
             short = subject.removeprefix("_".join(folder.parts) + "_")
             if not any(f"{tried}_".startswith(f"{stem}_") for stem in stems for tried in (subject, short)):
