@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from bucatini.base.address import text
-from bucatini.base.errors import ConfigError
+from bucatini.base.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
     from bucatini.config import RunConfig
@@ -24,6 +24,7 @@ __all__ = ["run"]
 IPV4_PREFIX = 30
 IPV6_PREFIX = 64
 DEFAULT_MTU = 1500
+LOST_STATUS = 1
 
 
 class Network(NamedTuple):
@@ -150,6 +151,10 @@ def _serve(config: RunConfig, network: Network, guest: Guest, observers: Observe
     try:
         translator.start()
         return translator.loop.run_until_complete(_wait(guest))
+    except HostError as error:
+        # The command ran: its status is lost, and this is no error of the options any more.
+        observers.warn(str(error))
+        return LOST_STATUS
     finally:
         translator.close()
         observers.finish(translator.counters, stderr=sys.stderr)
