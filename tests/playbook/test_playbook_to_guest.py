@@ -7,7 +7,7 @@ from errno import ECONNRESET
 import pytest
 
 from bucatini.flows.sequence import distance
-from bucatini.flows.tcp_output import MAX_BURST
+from bucatini.flows.tcp_output import DISCARD_ACKS, MAX_BURST
 from support.playbook import Line, Playbook, after, guest, host, turn
 
 MSS = 1460
@@ -290,6 +290,22 @@ def test_the_clock_of_consumption_does_not_end_again(established: Playbook) -> N
     established >> guest.ack(101)
     established >> after(0.005) >> host.ends() << guest.fin(seq=101)
     assert established.watch(0.5) == [(0.2, "fin")]
+
+
+def test_the_clock_runs_from_the_first_in_flight(established: Playbook) -> None:
+    """RFC 6298 5.1: bytes that follow do not put it off."""
+    established >> host.sends(100) << guest.data(100)
+    established >> after(0.15) >> host.sends(100) << guest.data(100, seq=101)
+    established >> after(0.06) << guest.data(200, seq=1)
+
+
+def test_acknowledgements_of_little_are_consumed_together(established: Playbook) -> None:
+    """What stays in the socket costs every peek a step for each packet."""
+    for at in range(1, DISCARD_ACKS + 1):
+        assert established.out.socket.discarded == 0
+        established >> host.sends(1) << guest.data(1, seq=at)
+        established >> guest.ack(at + 1)
+    assert established.out.socket.discarded == DISCARD_ACKS
 
 
 def test_acknowledged_bytes_are_consumed_soon(established: Playbook) -> None:

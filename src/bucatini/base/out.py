@@ -43,7 +43,7 @@ class TcpOut(Protocol):
         """A copy of bytes of the current frame, or None when too many are kept by all flows together."""
 
     def let_go(self, count: int) -> None:
-        """`count` bytes that `keep` gave are needed no more."""
+        """One piece of `count` bytes that `keep` gave is needed no more."""
 
     def push_kept(self, flow: Any, data: bytes) -> int:
         """As `push`, of bytes that were kept."""

@@ -57,7 +57,8 @@ BUG = int(DropReason.BUG)
 LINK_FULL = int(DropReason.LINK_FULL)
 LINK_WRITE_FAILED = int(DropReason.LINK_WRITE_FAILED)
 MAX_KEPT = 16 << 20
-"""Bytes ahead of gaps, of all flows together."""
+"""Bytes ahead of gaps, of all flows together, and what Python's objects for them take."""
+PIECE_COST = 160
 PROTOCOL_NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
 
 ServiceStream = Callable[[Endpoint], socket.socket | None]
@@ -200,14 +201,14 @@ class Sink:
 
     def keep(self, at: int, length: int) -> bytes | None:
         """See `TcpOut`."""
-        if self.kept + length > MAX_KEPT:
+        if self.kept + length + PIECE_COST > MAX_KEPT:
             return None
-        self.kept += length
+        self.kept += length + PIECE_COST
         return self.arena.copy(at, length)
 
     def let_go(self, count: int) -> None:
         """See `TcpOut`."""
-        self.kept -= count
+        self.kept -= count + PIECE_COST
 
     def push_kept(self, flow: TcpFlow, data: bytes) -> int:
         """See `TcpOut`."""

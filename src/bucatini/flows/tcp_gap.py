@@ -32,6 +32,7 @@ def keep(flow: TcpFlow, seq: int, at: int, length: int, out: TcpOut) -> bool:
     if position:
         before = pieces[position - 1]
         if distance(add(before[0], len(before[1])), add(seq, length)) >= 0:
+            flow.beyond_last = before[0]
             return True
     if not _make_room(flow, position, length, out):
         return False
@@ -63,6 +64,9 @@ def blocks(flow: TcpFlow) -> list[tuple[int, int]]:
     ranges: list[tuple[int, int]] = []
     newest = 0
     for seq, data in flow.beyond:
+        if distance(seq, flow.rcv_nxt) <= 0:
+            # In order by now and waiting for room in the socket: below the ACK it would tell of a duplicate (RFC 2883).
+            continue
         end = add(seq, len(data))
         if ranges and distance(seq, ranges[-1][1]) <= 0:
             if distance(end, ranges[-1][1]) > 0:
@@ -106,7 +110,7 @@ def drain(flow: TcpFlow, out: TcpOut) -> int:
 
 def forget(flow: TcpFlow, out: TcpOut) -> None:
     """The flow is over: give back what it holds."""
-    if flow.beyond:
-        out.let_go(flow.beyond_bytes)
-        flow.beyond_bytes = 0
-        flow.beyond.clear()
+    for _, data in flow.beyond:
+        out.let_go(len(data))
+    flow.beyond_bytes = 0
+    flow.beyond.clear()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bucatini.base.address import Endpoint
 from bucatini.flows.sequence import add, distance
 from bucatini.flows.tcp_flow import TcpFlow
-from bucatini.flows.tcp_gap import MAX_BYTES, MAX_PIECES, drain, forget, keep
+from bucatini.flows.tcp_gap import MAX_BYTES, MAX_PIECES, blocks, drain, forget, keep
 from support.playbook import Recorder, pattern
 
 AT = 20
@@ -117,9 +117,65 @@ def test_pieces_of_one_flow_have_a_bound() -> None:
     flow, out = new()
     for piece in range(MAX_PIECES):
         assert give(flow, out, 10 + 2 * piece, 1)
-    assert not give(flow, out, 11, 1)
+    assert not give(flow, out, 10 + 2 * MAX_PIECES, 1)
     assert give(flow, out, 12, 1), "it is kept"
     assert len(flow.beyond) == out.kept == MAX_PIECES
+
+
+def test_what_is_near_the_gap_pushes_away_what_is_far() -> None:
+    flow, out = new()
+    for piece in range(MAX_PIECES):
+        give(flow, out, 10 + 2 * piece, 1)
+    assert give(flow, out, 11, 1)
+    assert len(flow.beyond) == out.kept == flow.beyond_bytes == MAX_PIECES
+    begins = [distance(seq, 5000) for seq, _ in flow.beyond]
+    assert begins == [10, 11, *range(12, 10 + 2 * (MAX_PIECES - 1), 2)]
+
+
+def test_a_large_newcomer_pushes_away_as_much_as_it_needs() -> None:
+    flow, out = new()
+    length = MAX_BYTES // 16
+    for piece in range(16):
+        give(flow, out, 100_000 + piece * length, length)
+    assert give(flow, out, 10, length + 1)
+    assert len(flow.beyond) == 15
+    assert out.kept == flow.beyond_bytes == MAX_BYTES - length + 1
+
+
+@pytest.mark.parametrize("origin", NUMBERS)
+def test_what_is_kept_is_told_as_ranges_the_last_first(origin: int) -> None:
+    """RFC 2018 section 4."""
+    flow, out = new(origin)
+    assert blocks(flow) == []
+    for begin, expected in [
+        (200, [(200, 250)]),
+        (100, [(100, 150), (200, 250)]),
+        (300, [(300, 350), (100, 150), (200, 250)]),
+        (250, [(200, 350), (100, 150)]),
+        (120, [(100, 170), (200, 350)]),
+    ]:
+        assert give(flow, out, begin, 50, origin)
+        assert [(distance(a, origin), distance(b, origin)) for a, b in blocks(flow)] == expected
+
+
+def test_the_range_of_a_segment_that_came_again_is_told_first() -> None:
+    """RFC 2018 section 4: the first block holds the segment that triggered the ACK."""
+    flow, out = new()
+    for begin in (100, 200, 100):
+        give(flow, out, begin, 50)
+    assert blocks(flow) == [(5100, 5150), (5200, 5250)]
+
+
+@pytest.mark.parametrize("room", [0, 30])
+def test_nothing_is_told_of_what_waits_for_room(room: int) -> None:
+    """A block at or below the acknowledgement would say that the guest sent it twice (RFC 2883 section 4)."""
+    flow, out = new()
+    for begin in (200, 0):
+        give(flow, out, begin, 50)
+    out.socket.room = room
+    drain(flow, out)
+    assert flow.rcv_nxt == 5000 + room
+    assert blocks(flow) == [(5200, 5250)]
 
 
 def test_all_flows_together_have_a_bound() -> None:
