@@ -140,8 +140,9 @@ def _serve(config: RunConfig, network: Network, guest: Guest, observers: Observe
         forwards,
         guest.factory,
         (observers,),
+        observers.wants_flows,
         observers.capture,
-        observers.flush,
+        observers.flush if observers.buffers else None,
     )
     try:
         translator = Translator(parts)

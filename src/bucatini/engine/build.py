@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import os
 import resource
@@ -60,6 +61,8 @@ class Parts(NamedTuple):
     factory: Any = None
     """`host.factory.SocketFactory` of the guest's namespace; None where there is none (a virtual machine)."""
     listeners: tuple[Listener, ...] = ()
+    flow_events: bool = True
+    """Whether a listener wants to hear of flows that are opened and closed."""
     capture: PcapngWriter | None = None
     end_of_turn: Callable[[], None] | None = None
     """Called after each turn: the observers' flush."""
@@ -93,6 +96,7 @@ class Translator:
             keeps, *trains, self._service_stream, self.forwarder.query,
         )  # fmt: skip
         self.sink.listeners.extend(parts.listeners)
+        self.sink.flow_events = parts.flow_events
         isn = _initial_sequence_numbers()
         packet = Packet(
             self.arena.view, settings.gateway_mac, checksum,
@@ -104,7 +108,7 @@ class Translator:
         self.reader = LinkReader(self.link, self.arena, ingress, self.sink, self.counters, judged, self._link_ended)
         self.guest_sockets = GuestSockets(parts.factory, self.reactor)
         self.publisher = Publisher(self.sink, settings, parts.decide, isn, self.guest_sockets, trains)
-        self.reactor.attach(self._end_of_turn)
+        self.reactor.attach(self.sink.end_of_turn if parts.end_of_turn is None else self._end_of_turn)
         try:
             self._publish(parts)
         except BaseException:
@@ -131,6 +135,8 @@ class Translator:
 
     def start(self) -> None:
         """Begin to serve the link and the published ports."""
+        # What was made so far lives as long as we do: the collector need not look at it again.
+        gc.freeze()
         self.reactor.watch(self.link.descriptor, self.reader.ready, EPOLLIN)
         self.publisher.start()
 
@@ -148,7 +154,6 @@ class Translator:
         self.loop.close()
 
     def _end_of_turn(self, now: float) -> float:
-        self.sink.gateway.now = now
         due = self.sink.end_of_turn(now)
         if self.parts.end_of_turn is not None:
             self.parts.end_of_turn()

@@ -15,7 +15,7 @@ cdef class Sink:
     cdef public Deadlines deadlines
     cdef public Egress egress
     cdef public FlowTable table
-    cdef public bint peek_skips, bug_seen
+    cdef public bint peek_skips, bug_seen, flow_events
     cdef public list listeners, _queue, _news, _again
     cdef public object last_refusal, _line
     cdef public dict flows

@@ -97,6 +97,8 @@ class Sink:
         self.service_stream = service_stream
         self.resolver = resolve
         self.listeners: list[Listener] = []
+        self.flow_events = True
+        """Whether any of `listeners` wants to hear of flows opened and closed; of refused ones they always hear."""
         self.flows: dict[int, Any] = {}
         self.now = 0.0
         self.sent_frames = 0
@@ -318,7 +320,7 @@ class Sink:
 
     def announce(self, flow: Any) -> None:
         """Tell everybody that `flow` exists."""
-        if self.listeners:
+        if self.flow_events:
             name = PROTOCOL_NAMES[flow.protocol]
             self.tell(FlowOpened(flow.id, name, flow.direction, flow.guest, flow.peer, flow.host, flow.rule))
 
@@ -334,7 +336,7 @@ class Sink:
 
     def closed(self, flow: Any, how: str) -> None:
         """A flow is over: report it."""
-        if self.listeners:
+        if self.flow_events:
             self.tell(
                 FlowClosed(
                     flow.id,
@@ -425,6 +427,7 @@ class Sink:
     def end_of_turn(self, now: float) -> float:
         """Flush everything; returns when the next deadline is, or `now` when work is left."""
         self.now = now
+        self.gateway.now = now
         self.datagrams.flush()
         if self._news:
             self._deliver_news(now)

@@ -66,6 +66,7 @@ DISCARD_ACKS = 8
 """Acknowledgements whose bytes may stay: a peek walks over what stays, packet by packet."""
 KEEP = 0.01
 """Seconds they stay at most: little, for they take room in the peer's window that it may be waiting for."""
+ACK_BYTES = 2 * 1448
 ACK_DELAY = 0.001
 """Seconds, see `_may_wait`."""
 
@@ -159,12 +160,12 @@ def _may_wait(flow: TcpFlow, now: float) -> bool:
     """Whether the acknowledgement of a few bytes may wait for an answer to travel on (RFC 9293 3.8.6.3; RFC 1122
     4.2.3.2).
 
-    Not when two segments or more were taken, and never longer than `ACK_DELAY`, a fraction of what the RFC allows: a
-    guest whose Nagle algorithm waits for it loses no more than that.
+    Not when two segments of an ordinary size or more were taken, and never longer than `ACK_DELAY`, a fraction of
+    what the RFC allows: a guest whose Nagle algorithm waits for it loses no more than that.
     """
     if flow.ack_wait == NEVER:
         flow.ack_wait = now + ACK_DELAY
-    return distance(flow.rcv_nxt, flow.rcv_acked) < 2 * flow.mss and now < flow.ack_wait and not flow.refused_tail
+    return distance(flow.rcv_nxt, flow.rcv_acked) < ACK_BYTES and now < flow.ack_wait and not flow.refused_tail
 
 
 def _acknowledged(flow: TcpFlow) -> None:

@@ -55,6 +55,16 @@ class Observers:
         for listener in self._listeners:
             listener.on_event(event, now)
 
+    @property
+    def wants_flows(self) -> bool:
+        """Whether anybody asked for flows that are opened and closed; refused ones are always counted."""
+        return bool(self._log or self._summary or self._verbose)
+
+    @property
+    def buffers(self) -> bool:
+        """Whether there is anything to `flush`."""
+        return bool(self.capture or self._log or self._verbose)
+
     def flush(self) -> None:
         """Write what is buffered, without waiting."""
         if self.capture is not None:

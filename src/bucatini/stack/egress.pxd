@@ -12,6 +12,7 @@ cdef class Egress:
     cdef public object memory, sum_of
     cdef public bytes guest_mac, gateway_mac
     cdef public bint checksum_offload
+    cdef public dict templates
 
     @cython.locals(header=long, tcp_at=long, window=long, template=bytes)
     cpdef long segment(self, TcpFlow flow, long at, long flags, long seq, long length) except? -1

@@ -45,13 +45,17 @@ GSO_UDP_L4 = 5
 SYN = 0x02
 ACK = 0x10
 HOP_LIMIT = 64
+TCP = 6
+UDP = 17
+MAX_TEMPLATES = 1024
+"""Pairs of addresses remembered; beyond, all are forgotten and made again as they are needed."""
 DONT_FRAGMENT = 0x4000
 
 
 class Egress:
     """Header builder of one link. `checksum_offload`: the link completes transport checksums."""
 
-    __slots__ = ("buf", "checksum_offload", "gateway_mac", "guest_mac", "memory", "sum_of")
+    __slots__ = ("buf", "checksum_offload", "gateway_mac", "guest_mac", "memory", "sum_of", "templates")
 
     def __init__(
         self,
@@ -66,14 +70,28 @@ class Egress:
         self.guest_mac = guest_mac
         self.gateway_mac = gateway_mac
         self.checksum_offload = checksum_offload
+        self.templates: dict[tuple[bytes, bytes, int], tuple[bytes, int, int]] = {}
         self.sum_of = sum_of
 
     def prepare(self, flow: Any, guest: Endpoint, peer: Endpoint, protocol: int) -> None:
         """Give `flow` its template and sums: from `peer` to `guest`, protocol 6 or 17 (or 1, 58: no transport
         header).
         """
-        flow.template, flow.ip_sum = self._template(guest, peer, protocol)
-        flow.pseudo_sum = pseudo_header(peer.address, guest.address, protocol, 0)
+        key = (guest.address, peer.address, protocol)
+        made = self.templates.get(key)
+        if made is None:
+            if len(self.templates) >= MAX_TEMPLATES:
+                self.templates.clear()
+            template, ip_sum = self._template(guest, peer, protocol)
+            made = (template, ip_sum, pseudo_header(peer.address, guest.address, protocol, 0))
+            self.templates[key] = made
+        template, flow.ip_sum, flow.pseudo_sum = made
+        if protocol in (TCP, UDP):
+            # Conversations of the same two addresses differ in their ports only.
+            at = ETHERNET + (20 if len(guest.address) == 4 else 40)
+            ports = peer.port.to_bytes(2, "big") + guest.port.to_bytes(2, "big")
+            template = template[:at] + ports + template[at + 4 :]
+        flow.template = template
 
     def _template(self, guest: Endpoint, peer: Endpoint, protocol: int) -> tuple[bytes, int]:
         ip_length = 20 if len(guest.address) == 4 else 40
