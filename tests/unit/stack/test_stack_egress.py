@@ -122,8 +122,26 @@ def test_syn(version: int, offload: bool, scale: int, flags: int) -> None:
     assert (segment.seq, segment.ack, int(segment.flags)) == (77, 11 if flags & 0x10 else 0, flags)
     assert segment.window == 65535
     options = [("MSS", 1440)] + ([("NOP", None), ("WScale", 8)] if scale else [])
-    assert segment.options == options
+    sack = [("NOP", None), ("NOP", None), ("SAckOK", b"")]
+    # Our own SYN offers selective acknowledgements; a SYN,ACK answers an offer.
+    assert segment.options == options + ([] if flags & 0x10 else sack)
     assert payload_of(parsed) == b""
+    if flags & 0x10:
+        flow.sack = True
+        assert check_to_guest(desk.frame(0, desk.egress.syn(flow, 0, flags, 1440)))[TCP].options == options + sack
+
+
+@VERSIONS
+@OFFLOADS
+def test_an_acknowledgement_tells_what_is_kept(version: int, offload: bool) -> None:
+    desk = Desk(version, offload, 6)
+    desk.flow.rcv_nxt = desk.flow.rcv_edge = 1000
+    blocks = [(5000 + 2000 * number, 6000 + 2000 * number) for number in range(5)]
+    for count in range(1, 6):
+        parsed = check_to_guest(desk.frame(0, desk.egress.acknowledgement(desk.flow, 0, 77, blocks[:count])))
+        told = tuple(edge for block in blocks[: min(count, 4)] for edge in block)
+        assert parsed[TCP].options == [("NOP", None), ("NOP", None), ("SAck", told)]
+        assert (parsed[TCP].seq, parsed[TCP].ack, payload_of(parsed)) == (77, 1000, b"")
 
 
 def test_the_window_of_a_syn_is_not_scaled() -> None:
