@@ -8,8 +8,7 @@ Towards the guest: a socket is read a batch at a time. A train (UDP_GRO) becomes
 it; equal datagrams in a row are joined to one, because a frame costs the same whatever it holds.
 
 Errors: the kernel reports what the network said about a datagram on the socket's error queue (IP_RECVERR, ip(7));
-each report becomes the ICMP error the guest would have got from the network, quoting its own datagram. Between two
-reports to one guest nothing else is held.
+each report becomes the ICMP error the guest would have got from the network, quoting its own datagram.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ MAX_CARS = 128
 MAX_ERRORS = 16
 """Reports taken from one error queue in a turn."""
 NEVER = float("inf")
-VNET_AND_ETHERNET = 26
 DNS_LIMIT = 65507
 """Bytes: the longest UDP payload over IPv4; the link takes a frame of any size."""
 

@@ -107,7 +107,7 @@ class Publisher:
         self.pipes.close()
 
     def peer_of(self, name: tuple[Any, ...]) -> Endpoint:
-        """The peer as the guest is to see it: an address the guest has itself would be answered by itself."""
+        """The peer as `accept` or `recvmsg` names it: IPv4 unwrapped, without a zone."""
         return Endpoint(unmap(pack(name[0].partition("%")[0])), name[1])
 
     def admit(self, protocol: int, guest: Endpoint, peer: Endpoint) -> Verdict | None:
@@ -277,6 +277,9 @@ class _UdpListener(_Listener):
         except OSError as error:
             if error.errno in EXHAUSTED:
                 self.rest(now)
+            else:
+                # No way back to that peer; a link-local one, for instance, would need its zone.
+                publisher.sink.counters.values[DropReason.HOST_SEND_FAILED] += 1
             return
         if spliced:
             self._splice(near, peer, verdict.rule, payload, local, now)
@@ -358,6 +361,6 @@ def _why(error: OSError, forward: Any) -> str:
         return f"port {forward.host_port} is in use on this host"
     if error.errno == errno.EACCES:
         return f"port {forward.host_port} needs privilege here (net.ipv4.ip_unprivileged_port_start)"
-    if error.errno == errno.EADDRNOTAVAIL:
+    if error.errno == errno.EADDRNOTAVAIL and forward.address is not None:
         return f"{text(forward.address)} is not an address of this host"
     return error.strerror or str(error)

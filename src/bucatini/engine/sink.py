@@ -24,7 +24,7 @@ from bucatini.base.address import Endpoint, family_of
 from bucatini.base.events import Ending, FlowClosed, FlowOpened, FlowRefused, Listener
 from bucatini.base.reasons import Counters, DropReason
 from bucatini.engine.datagrams import Datagrams
-from bucatini.engine.layout import DATAGRAM_AT, REASSEMBLY_AT, STRIDE, TRANSMIT_AT
+from bucatini.engine.layout import REASSEMBLY_AT, TRANSMIT_AT
 from bucatini.engine.reactor import Reactor
 from bucatini.flows.datagram_flow import DatagramFlow
 from bucatini.flows.table import FlowTable
@@ -491,6 +491,3 @@ class Sink:
                 self.datagrams.close(flow, "engine stopped")
             else:
                 flow.close("engine stopped")
-
-
-assert DATAGRAM_AT % STRIDE == 0

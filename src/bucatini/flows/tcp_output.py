@@ -55,8 +55,10 @@ MAX_BURST = 16
 """Superframes per flow and turn: about 1 MiB, so that one download does not starve the rest."""
 MAX_IN_FLIGHT = 1 << 24
 """Bytes: more of a window is not used; it is the largest a scale of 8 can express."""
-MAX_SKIP = 1 << 18
-"""Bytes in flight where the kernel keeps no peek offset and they are read again at each peek."""
+MAX_SKIP = (1 << 18) - (1 << 14)
+"""Bytes in flight where the kernel keeps no peek offset and they are read again at each peek: with `DISCARD_AT` bytes
+that may stay before them, no more than `native` has scratch memory for.
+"""
 INITIAL_WINDOW = 65535
 """Bytes offered with our SYN: the most an unscaled field holds, and no more than every send buffer takes."""
 
@@ -67,6 +69,7 @@ DISCARD_ACKS = 8
 KEEP = 0.01
 """Seconds they stay at most: little, for they take room in the peer's window that it may be waiting for."""
 ACK_BYTES = 2 * 1448
+"""From this many on an acknowledgement does not wait."""
 ACK_DELAY = 0.001
 """Seconds, see `_may_wait`."""
 

@@ -27,6 +27,8 @@ _GRO_SIZE = struct.Struct("=i")
 _CONTROL_SPACE = socket.CMSG_SPACE(4)
 
 EMSGSIZE = errno.EMSGSIZE
+SCRATCH = 1 << 18
+"""Bytes a peek may pass over."""
 MAX_BATCH = 64
 """Datagrams in one call."""
 
@@ -63,7 +65,7 @@ class Arena:
         self.gso_size = 0
         """Segment size in bytes of the datagram train that `receive_datagrams` read last; 0 when it was one datagram.
         """
-        self._discards = memoryview(bytearray(1 << 18))
+        self._discards = memoryview(bytearray(SCRATCH))
 
     def _check(self, at: int, length: int) -> None:
         if at < 0 or length < 0 or at + length > self.size:

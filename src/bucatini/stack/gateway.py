@@ -60,7 +60,7 @@ KINDS = {
 
 
 class Gateway:
-    """One guest's gateway. `clock` gives the instant of the turn, for the budget of errors."""
+    """One guest's gateway. `now` is set to the instant of each turn by the engine, for the budget of errors."""
 
     def __init__(self, settings: StackSettings, counters: Any) -> None:
         self.settings = settings

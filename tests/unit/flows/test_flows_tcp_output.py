@@ -5,13 +5,17 @@ What leaves when is played in tests/playbook.
 
 from __future__ import annotations
 
+import errno
+import socket
+
 import pytest
 
 from bucatini.base.address import Endpoint
 from bucatini.flows.sequence import add, distance
 from bucatini.flows.tcp_flow import TcpFlow
-from bucatini.flows.tcp_output import deadline, flush, initial_window, outside, update_window
+from bucatini.flows.tcp_output import DISCARD_AT, MAX_SKIP, deadline, flush, initial_window, outside, update_window
 from bucatini.flows.tcp_states import CLOSED, CONNECTING, ESTABLISHED, NAMES, SYN_RECEIVED, SYN_SENT, TIME_WAIT
+from bucatini.native import Arena
 from support.playbook import Recorder
 
 
@@ -96,3 +100,12 @@ def test_an_early_deadline_is_filed_again() -> None:
     deadline(flow, 1.0, out)
     assert out.log == []
     assert out.deadlines.next() == 5.0
+
+
+def test_a_peek_passes_over_all_that_may_be_in_flight() -> None:
+    """Without a peek offset of the kernel's; -EMSGSIZE would end the flow."""
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        far.send(b"x")
+        assert Arena(100).peek(near, 0, 100, MAX_SKIP + DISCARD_AT) == -errno.EAGAIN
