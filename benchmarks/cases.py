@@ -6,65 +6,19 @@ that what was measured before a failure counts.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from benchmarks import processes
-from benchmarks.lab import BenchError, Lab, Space, poll_until, stop
-from benchmarks.peers import ECHO_PORT, Peer, Session
+from benchmarks.forwarding import forwarding_cases
+from benchmarks.lab import BenchError, poll_until, stop
+from benchmarks.peers import Peer
 from benchmarks.rows import DIRECTIONS, FAMILIES, MTUS, STREAMS, UDP_SIZES, tcp_key
+from benchmarks.sampling import Bench, Case, Record, iperf, read_json
+from benchmarks.session import BULK_PORT, ECHO_PORT, Session
 
-BULK_PORT, COUNT_PORT, SINK_PORT = 6002, 6003, 6004
+COUNT_PORT, SINK_PORT = 6003, 6004
 FLOW_STEPS = (1000, 10000)
-
-Record = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What every case needs. `seconds` is the length of one sample, `udp_rate` in packets/s (0: unpaced)."""
-
-    lab: Lab
-    seconds: float
-    udp_rate: float
-
-    def probe(self, space: Space, *words: object) -> dict[str, Any]:
-        """Run the probe to its end in `space`."""
-        return space.run_json([self.lab.probe, *map(str, words)], self.seconds + 15)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One measurement. `mtu` None: the engine's own default. `keys` are the rows it fills, all lost if it fails.
-
-    `measure` gets a session; or, for a case that starts engines itself (`fresh`), the peer."""
-
-    groups: frozenset[str]
-    keys: tuple[str, ...]
-    mtu: int | None
-    measure: Callable[[Bench, Session, Record], None] | None = None
-    fresh: Callable[[Bench, Peer, Record], None] | None = None
-
-
-def iperf(bench: Bench, client: Space, server: Space, host: str, port: int, *options: str) -> tuple[float, int]:
-    """One iperf3 test, one server per test. Returns bits per second and bytes, as the receiver counts them."""
-    log = bench.lab.log("iperf3-server")
-    process = server.start(["iperf3", "-s", "-1", "-p", str(port)], log=log)
-    try:
-        server.wait_port("tcp", port, process)
-        argv = ["iperf3", "-J", "-c", host, "-p", str(port), "-t", f"{bench.seconds:g}", "--connect-timeout", "3000"]
-        report = client.run_json([*argv, *options], bench.seconds + 12)
-    finally:
-        stop(process)
-    if "error" in report:
-        raise BenchError(f"iperf3: {report['error']}")
-    received = report["end"]["sum_received"]
-    return float(received["bits_per_second"]), int(received["bytes"])
 
 
 def tcp_bulk(
@@ -121,30 +75,11 @@ def datagrams(size: int, direction: str, bench: Bench, session: Session, record:
     record(f"udp.{direction}.{size}.loss", max(0.0, 1 - counted["packets"] / sent))
 
 
-def published_bulk(direction: str, bench: Bench, session: Session, record: Record) -> None:
-    """Bulk transfer between a client on the host's loopback and a server in the guest."""
-    options = ["-R"] if direction == "out" else []
-    rate, _ = iperf(bench, session.host, session.guest, "127.0.0.1", session.bulk_port, *options)
-    record(f"published.{direction}", rate / 1e9)
-
-
-def published_latency(bench: Bench, session: Session, record: Record) -> None:
-    """Ping-pong and short connections to a server in the guest."""
-    server = session.guest.start([bench.lab.probe, "echo", str(session.echo_port)], log=bench.lab.log("echo"))
-    try:
-        session.guest.wait_port("tcp", session.echo_port, server)
-        times = bench.probe(session.host, "rtt", "127.0.0.1", session.echo_port, bench.seconds)
-        record("published.rtt.median", times["median"])
-        record("published.rtt.p99", times["p99"])
-        result = bench.probe(session.host, "crr", "127.0.0.1", session.echo_port, bench.seconds)
-        record("published.crr", result["count"] / result["seconds"])
-    finally:
-        stop(server)
-
-
 def start_up(_: Bench, peer: Peer, record: Record) -> None:
     """How long a command that does nothing takes."""
-    record("start", peer.start_up() * 1e3)
+    seconds = peer.start_up()
+    if seconds is not None:
+        record("start", seconds * 1e3)
 
 
 def resident_memory(bench: Bench, peer: Peer, record: Record) -> None:
@@ -184,15 +119,6 @@ def open_flows(bench: Bench, session: Session, count: int, before: int) -> None:
         raise BenchError(f"only {before + opened:,} flows opened: {read_json(log)['error']}")
 
 
-def read_json(log: Path) -> dict[str, Any]:
-    """The JSON object that a finished process wrote."""
-    text = log.read_text()
-    try:
-        return dict(json.loads(text))
-    except ValueError:
-        raise BenchError((text.strip() or "the server printed nothing").splitlines()[-1]) from None
-
-
 def all_cases() -> list[Case]:
     """Every case, in the order of the table; neighbours share sessions."""
     cases = []
@@ -211,12 +137,8 @@ def all_cases() -> list[Case]:
         for direction in DIRECTIONS:
             key = f"udp.{direction}.{size}"
             cases.append(Case(frozenset({"udp"}), (key,), None, partial(datagrams, size, direction)))
-    for direction in ("in", "out"):
-        key = f"published.{direction}"
-        cases.append(Case(frozenset({"published"}), (key,), None, partial(published_bulk, direction)))
-    short = ("published.rtt.median", "published.rtt.p99", "published.crr")
-    cases.append(Case(frozenset({"published"}), short, None, published_latency))
-    cases.append(Case(frozenset({"start"}), ("start",), None, fresh=start_up))
+    cases += forwarding_cases()
+    cases.append(Case(frozenset({"start"}), ("start",), None, fresh=start_up, brief=True))
     memory = ("memory.idle.rss", "memory.idle.pss", "memory.1000.pss", "memory.10000.pss", "memory.10000.growth")
     cases.append(Case(frozenset({"memory"}), memory, None, fresh=resident_memory))
     return cases

@@ -29,6 +29,10 @@ every number is a median. Engine CPU is user and system time of all processes of
 by their users. A UDP flood is unpaced unless `--udp-rate` says otherwise: sender, engine and receiver share the CPUs,
 so compare what arrives, not what is lost. `native loopback` has no engine in between: it is the ceiling.
 
+Of a forwarded port, client and server are each on a loopback: the host's and the guest's, or the guest's and the
+host's (`-T`, `-U`). In and out say which way the bulk of the data goes, whichever side connects. slirp4netns cannot
+forward the guest's loopback, nor a range. 1,000 ports are TCP ports of every IPv4 and IPv6 address of the host.
+
 ## What is not reached, and why
 
 """

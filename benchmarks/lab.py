@@ -36,6 +36,7 @@ TAG = "BUCATINI_BENCH_TAG"
 TUN = Path("/dev/net/tun")
 HOST_V4, HOST_V6 = "198.51.100.2", "2001:db8:77::2"
 ROUTER_V4, ROUTER_V6 = "198.51.100.1", "2001:db8:77::1"
+RESERVED_PORTS = range(20000, 21000)
 
 T = TypeVar("T")
 
@@ -171,8 +172,11 @@ class Space:
         poll_until(f"{table} port {port}", 5, bound)
 
     def widen_ports(self) -> None:
-        """Give clients ports 10000 to 65535 and let them reuse those in TIME_WAIT: short connections need many."""
+        """Give clients ports 10000 to 65535 and let them reuse those in TIME_WAIT: short connections need many.
+
+        RESERVED_PORTS stay out of it: a port that a client had lately cannot be bound for some time."""
         script = (
+            f"echo {RESERVED_PORTS[0]}-{RESERVED_PORTS[-1]} > /proc/sys/net/ipv4/ip_local_reserved_ports;"
             "echo 10000 65535 > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse;"
             "echo 4096 > /proc/sys/net/core/somaxconn"
         )

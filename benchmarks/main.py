@@ -12,17 +12,20 @@ import datetime as dt
 import json
 import os
 import platform
+import re
 import resource
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.cases import Bench, Case, all_cases
+from benchmarks.cases import all_cases
 from benchmarks.document import render_markdown, replace_section
 from benchmarks.install import install
 from benchmarks.lab import BenchError, Lab, clean_up_on_signals, stop
-from benchmarks.peers import ECHO_PORT, Bucatini, BucatiniPure, Native, Pasta, Peer, Session, Slirp
-from benchmarks.rows import GROUP_TITLES, NATIVE
+from benchmarks.peers import Bucatini, BucatiniPure, Native, Pasta, Peer, Slirp
+from benchmarks.rows import GROUP_TITLES, NATIVE, ROWS
+from benchmarks.sampling import Bench, Case
+from benchmarks.session import ECHO_PORT, Session
 from benchmarks.table import COLUMNS, Results, render_text
 
 START_RUNS = 10
@@ -106,10 +109,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure bucatini beside its peers.")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"any of: {' '.join(GROUP_TITLES)} (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="samples per row and peer (default 5)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of one sample (default 2)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one sample (default 2); iperf3 rounds up")
     parser.add_argument("--quick", action="store_true", help="1 run of 1 second")
     parser.add_argument("--only", metavar="PEER,...", help=f"any of: {','.join(COLUMNS)} (default: all)")
-    parser.add_argument("--match", metavar="TEXT", default="", help="only rows whose key contains TEXT")
+    parser.add_argument(
+        "--match", metavar="REGEX", type=pattern, default="", help="only cases that fill a row so named"
+    )
+    parser.add_argument("--list", action="store_true", help="print the keys and names of these rows and end")
     parser.add_argument("--udp-rate", type=float, default=0, help="packets/s of the UDP rows (default: unpaced)")
     parser.add_argument("--venv", type=Path, help="use bucatini of this environment (made if missing, kept)")
     parser.add_argument("--json", type=Path, help="write facts and all samples to this file")
@@ -123,15 +129,32 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                 parser.error(f"unknown: {word} (known: {' '.join(known)})")
     if options.quick:
         options.runs, options.seconds = 1, 1.0
-    if options.runs < 1 or options.seconds < 1:
-        parser.error("--runs and --seconds are at least 1")
+    if options.runs < 1 or options.seconds < 0.1:
+        parser.error("--runs is at least 1, --seconds at least 0.1")
     return options
 
 
+def pattern(written: str) -> str:
+    """A regular expression, checked."""
+    try:
+        re.compile(written)
+    except re.error as problem:
+        raise argparse.ArgumentTypeError(f"{written!r} is not a regular expression: {problem}") from None
+    return written
+
+
 def select(groups: Iterable[str], match: str) -> list[Case]:
-    """The cases of these groups (all if none is named) that fill a row whose key contains `match`."""
+    """The cases of these groups (all if none is named) that fill a row in whose key the expression `match` is found."""
     wanted = set(groups) or set(GROUP_TITLES)
-    return [case for case in all_cases() if case.groups & wanted and any(match in key for key in case.keys)]
+    return [case for case in all_cases() if case.groups & wanted and any(re.search(match, key) for key in case.keys)]
+
+
+def print_keys(cases: Iterable[Case]) -> None:
+    """The rows that these cases fill: what `--match` is held against, and the label in the table."""
+    filled = {key for case in cases for key in case.keys}
+    for row in ROWS:
+        if row.key in filled:
+            print(f"{row.key:24} {row.label}")
 
 
 def make_peers(lab: Lab, names: list[str], repository: Path, venv: Path | None) -> list[Peer]:
@@ -164,7 +187,7 @@ def describe(peers: list[Peer], runs: int, seconds: float) -> dict[str, str]:
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} CPUs, {model}, {memory:.0f} GB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "samples": f"median of {runs}, {seconds:g} s each, peers in turn; start-up: median of {START_RUNS}",
+        "samples": f"median of {runs}, {seconds:g} s each, peers in turn; start-up: median of {START_RUNS if runs > 1 else 1}",
         "open files": f"at most {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} per process",
     }
     for peer in peers:
@@ -198,6 +221,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     repository = Path(__file__).resolve().parent.parent
     results, cases = Results(), select(options.groups, options.match)
+    if options.list:
+        print_keys(cases)
+        return 0
+    if not cases:
+        print("scripts/bench: no row matches (--list names them)", file=sys.stderr)
+        return 2
     clean_up_on_signals()
     try:
         with Lab(options.user) as lab:
@@ -226,7 +255,7 @@ def run_cases(runner: Runner, cases: list[Case], runs: int) -> None:
     try:
         host.wait_port("tcp", ECHO_PORT, echo)
         for case in cases:
-            runner.run(case, START_RUNS if "start" in case.groups and runs > 1 else runs)
+            runner.run(case, START_RUNS if case.brief and runs > 1 else runs)
     finally:
         runner.close()
         stop(echo)

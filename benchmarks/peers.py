@@ -1,8 +1,9 @@
 """The engines that are compared: how each is started with a guest, where its gateway is, how it publishes ports.
 
-All engines run in the fake host's namespace as the same ordinary user. The guest command is `probe hold TOKEN`, which
-does nothing; the harness enters its network namespace to run clients and servers there. `native` is no engine: guest
-and host are one namespace and the path between them is the kernel's loopback, the ceiling of the comparison.
+All engines run in the fake host's namespace as the same ordinary user. Each publishes a few ports to its guest and,
+where it can, leads a few of the guest's own loopback to the host's (session.py says which); a measurement may ask for a
+range instead. `native` is no engine: guest and host are one namespace and the path between them is the kernel's
+loopback, the ceiling of the comparison.
 """
 
 from __future__ import annotations
@@ -12,77 +13,18 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from benchmarks import processes
-from benchmarks.lab import ROUTER_V4, ROUTER_V6, TAG, BenchError, Lab, Space, TooLateError, last_line, poll_until, stop
-
-ECHO_PORT = 6001
-START_SECONDS = 15.0
+from benchmarks.lab import ROUTER_V4, ROUTER_V6, TAG, BenchError, Lab, poll_until
+from benchmarks.session import BULK_PORT, ECHO_PORT, START_SECONDS, Session, find_holder, finish, read_some, timed
 
 _serial = itertools.count(1)
 _published = itertools.count(7000, 2)
-
-
-@dataclass
-class Session:
-    """One running engine and its guest. `bulk_port` and `echo_port` are published: same number on host and guest."""
-
-    guest: Space
-    host: Space
-    gateway: dict[int, str]
-    tag: str
-    bulk_port: int
-    echo_port: int
-    log: Path | None = None
-    holder: int | None = None
-    started: list[subprocess.Popen[str]] = field(default_factory=list)
-    helpers: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def alive(self) -> bool:
-        """Whether the engine and the guest command still run."""
-        if any(process.poll() is not None for process in self.started):
-            return False
-        return self.holder is None or Path(f"/proc/{self.holder}/ns/net").exists()
-
-    def epitaph(self) -> str:
-        """The last words of an engine that ended although it should run; empty if it runs."""
-        return "" if self.alive() or self.log is None else f"the engine ended: {last_output(self.log)}"
-
-    def engine(self) -> set[int]:
-        """The process ids of the engine, without the guest command; empty for native loopback."""
-        if not self.tag:
-            return set()
-        started = {process.pid for process in self.started if process.poll() is None}
-        pids = processes.with_descendants(started) | processes.tagged(self.tag)
-        return pids - {self.holder} if self.holder is not None else pids
-
-    def close(self) -> None:
-        """End the guest, then the engine, then whatever of it is left."""
-        for helper in self.helpers:
-            stop(helper)
-        pids = self.engine()
-        if self.holder is not None:
-            kill(self.holder)
-        for process in reversed(self.started):
-            stop(process, grace=0.5)
-        for pid in pids & processes.tagged(self.tag):
-            kill(pid)
-
-
-def kill(pid: int) -> None:
-    """SIGKILL one process that the harness started, if it still exists."""
-    if pid <= 1:
-        raise ValueError(f"not the id of one process: {pid}")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 class Native:
@@ -109,9 +51,14 @@ class Native:
         host = self.lab.host
         return Session(host, host, {4: "127.0.0.1", 6: "::1"}, "", next(_published), next(_published))
 
-    def start_up(self) -> float:
-        """Seconds from starting the engine with the command `true` to its end."""
-        return timed(self.lab.host, ["true"])
+    def open_range(self, ports: range) -> Session | None:
+        """None: nothing is forwarded."""
+        del ports
+        return None
+
+    def start_up(self, ports: range | None = None) -> float | None:
+        """Seconds from starting the engine with the command `true` to its end; None with ports: it has none."""
+        return None if ports else timed(self.lab.host, ["true"])
 
 
 class Wrapper:
@@ -126,18 +73,37 @@ class Wrapper:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
 
-    def command(self, mtu: int | None, ports: Sequence[int]) -> list[str]:
-        """The command line up to the guest's command."""
+    def command(self, mtu: int | None, forwards: Sequence[str]) -> list[str]:
+        """The command line up to the guest's command; `forwards` are the options that say which ports are forwarded."""
+        raise NotImplementedError
+
+    def no_ports(self) -> list[str]:
+        """Options: nothing is forwarded."""
+        raise NotImplementedError
+
+    def few_ports(self, bulk: int, echo: int) -> list[str]:
+        """Options: `bulk` and `echo` are published, BULK_PORT and ECHO_PORT lead the other way, as Session says."""
+        raise NotImplementedError
+
+    def many_ports(self, ports: range) -> list[str]:
+        """Options: all these TCP ports of every address of the host lead to the same ports of the guest."""
         raise NotImplementedError
 
     def open(self, mtu: int | None) -> Session:
         """Start the engine with a guest; `mtu` None means the engine's own default."""
-        tag, ports = f"{self.name}-{os.getpid()}-{next(_serial)}", (next(_published), next(_published))
+        bulk, echo = next(_published), next(_published)
+        return self._open(self.command(mtu, self.few_ports(bulk, echo)), bulk, echo)
+
+    def open_range(self, ports: range) -> Session | None:
+        """Start the engine with a guest to which all these TCP ports are forwarded; None: it has no such option."""
+        return self._open(self.command(None, self.many_ports(ports)), ports[0], ports[1])
+
+    def _open(self, command: list[str], bulk: int, echo: int) -> Session:
+        tag = f"{self.name}-{os.getpid()}-{next(_serial)}"
         log = self.lab.log(tag)
         environment = {TAG: tag, **self.extra_environment}
-        argv = [*self.command(mtu, ports), self.lab.probe, "hold", tag]
-        process = self.lab.host.start(argv, log=log, env=environment)
-        session = Session(self.lab.host, self.lab.host, self.gateway, tag, *ports, log, started=[process])
+        process = self.lab.host.start([*command, self.lab.probe, "hold", tag], log=log, env=environment)
+        session = Session(self.lab.host, self.lab.host, self.gateway, tag, bulk, echo, log, started=[process])
         try:
             session.holder = find_holder(tag, process, log, self.lab.host)
             finish(self.lab, session)
@@ -146,9 +112,10 @@ class Wrapper:
             raise
         return session
 
-    def start_up(self) -> float:
-        """Seconds from starting the engine with the command `true` to its end."""
-        return timed(self.lab.host, [*self.command(None, ()), "true"], self.extra_environment)
+    def start_up(self, ports: range | None = None) -> float | None:
+        """Seconds from starting the engine with the command `true` to its end, with these ports forwarded."""
+        forwards = self.many_ports(ports) if ports else self.no_ports()
+        return timed(self.lab.host, [*self.command(None, forwards), "true"], self.extra_environment)
 
 
 class Pasta(Wrapper):
@@ -167,11 +134,22 @@ class Pasta(Wrapper):
         """The package's version, as the program does not always know its own."""
         return "pasta " + package_version("passt")
 
-    def command(self, mtu: int | None, ports: Sequence[int]) -> list[str]:
-        """Ports are published on the host's loopback, nothing is forwarded the other way."""
-        publish = ["-t", ",".join(map(str, ports)) if ports else "none", "-u", "none", "-T", "none", "-U", "none"]
+    def command(self, mtu: int | None, forwards: Sequence[str]) -> list[str]:
+        """The guest gets the host's addresses at once; all four kinds of forwards are named, as the default is auto."""
         size = [] if mtu is None else ["-m", str(mtu)]
-        return ["pasta", "--config-net", "-q", *publish, *size, "--"]
+        return ["pasta", "--config-net", "-q", *forwards, *size, "--"]
+
+    def no_ports(self) -> list[str]:
+        """Options: nothing is forwarded."""
+        return ["-t", "none", "-u", "none", "-T", "none", "-U", "none"]
+
+    def few_ports(self, bulk: int, echo: int) -> list[str]:
+        """Options: a few ports in both directions."""
+        return ["-t", f"{bulk},{echo}", "-u", f"{echo}", "-T", f"{BULK_PORT},{ECHO_PORT}", "-U", f"{ECHO_PORT}"]
+
+    def many_ports(self, ports: range) -> list[str]:
+        """Options: a range of TCP ports to the guest."""
+        return ["-t", f"{ports[0]}-{ports[-1]}", *self.no_ports()[2:]]
 
 
 class Bucatini(Wrapper):
@@ -192,11 +170,25 @@ class Bucatini(Wrapper):
         argv = [str(self.python), "-m", "bucatini", "--version"]
         return " ".join(self.lab.host.run(argv, 20, env=self.extra_environment).split())
 
-    def command(self, mtu: int | None, ports: Sequence[int]) -> list[str]:
+    def command(self, mtu: int | None, forwards: Sequence[str]) -> list[str]:
         """The default policy plus the host's loopback."""
-        publish = [word for port in ports for word in ("-p", f"127.0.0.1:{port}:{port}")]
         size = [] if mtu is None else ["--mtu", str(mtu)]
-        return [str(self.python), "-m", "bucatini", "run", "-q", "--allow", "host", *size, *publish, "--"]
+        return [str(self.python), "-m", "bucatini", "run", "-q", "--allow", "host", *size, *forwards, "--"]
+
+    def no_ports(self) -> list[str]:
+        """Options: nothing is forwarded, the default."""
+        return []
+
+    def few_ports(self, bulk: int, echo: int) -> list[str]:
+        """Options: a few ports in both directions."""
+        specs = (f"127.0.0.1:{bulk}:{bulk}", f"127.0.0.1:{echo}:{echo}", f"127.0.0.1:{echo}:{echo}/udp")
+        publish = [word for spec in specs for word in ("-p", spec)]
+        return [*publish, "-T", f"{BULK_PORT},{ECHO_PORT}", "-U", f"{ECHO_PORT}"]
+
+    def many_ports(self, ports: range) -> list[str]:
+        """Options: a range of TCP ports to the guest."""
+        written = f"{ports[0]}-{ports[-1]}"
+        return ["-p", f"{written}:{written}"]
 
 
 class BucatiniPure(Bucatini):
@@ -231,7 +223,8 @@ class Slirp:
         host, log = self.lab.host, self.lab.log(tag)
         namespace = ["unshare", "--user", "--map-root-user", "--net", "--mount", self.lab.probe, "hold", tag]
         holder = host.start(namespace, log=self.lab.log(tag + "-ns"))
-        session = Session(host, host, self.gateway, tag, next(_published), next(_published), log, started=[holder])
+        ports = next(_published), next(_published)
+        session = Session(host, host, self.gateway, tag, *ports, log, started=[holder], forwards_out=False)
         ready, signal_ready = os.pipe()
         try:
             session.holder = find_holder(tag, holder, log, host)
@@ -259,15 +252,20 @@ class Slirp:
         session = self._start(mtu, tag, api)
         try:
             finish(self.lab, session)
-            for port in (session.bulk_port, session.echo_port):
-                self._publish(api, port)
+            for port, protocol in ((session.bulk_port, "tcp"), (session.echo_port, "tcp"), (session.echo_port, "udp")):
+                self._publish(api, port, protocol)
         except BaseException:
             session.close()
             raise
         return session
 
-    def _publish(self, api: str, port: int) -> None:
-        arguments = {"proto": "tcp", "host_addr": "127.0.0.1", "host_port": port, "guest_port": port}
+    def open_range(self, ports: range) -> Session | None:
+        """None: one request to its API socket per port is all it has."""
+        del ports
+        return None
+
+    def _publish(self, api: str, port: int, protocol: str) -> None:
+        arguments = {"proto": protocol, "host_addr": "127.0.0.1", "host_port": port, "guest_port": port}
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(5)
             control.connect(api)
@@ -275,10 +273,13 @@ class Slirp:
             control.shutdown(socket.SHUT_WR)
             answer = json.loads(control.recv(4096))
         if "error" in answer:
-            raise BenchError(f"slirp4netns cannot publish port {port}: {answer['error']}")
+            raise BenchError(f"slirp4netns cannot publish port {port}/{protocol}: {answer['error']}")
 
-    def start_up(self) -> float:
-        """Seconds from starting the namespace to the engine's ready signal: it has no command of its own to run."""
+    def start_up(self, ports: range | None = None) -> float | None:
+        """Seconds from starting the namespace to the engine's ready signal: it has no command of its own to run.
+        None with ports, see open_range()."""
+        if ports:
+            return None
         tag = f"{self.name}-{os.getpid()}-{next(_serial)}"
         before = time.perf_counter()
         session = self._start(None, tag, str(self.lab.host.home / f"{tag}.sock"))
@@ -288,54 +289,6 @@ class Slirp:
 
 
 Peer = Native | Pasta | Bucatini | BucatiniPure | Slirp
-
-
-def timed(space: Space, argv: list[str], env: dict[str, str] | None = None) -> float:
-    """Seconds that a command takes, the harness's own `nsenter` and `setpriv` included."""
-    before = time.perf_counter()
-    space.run(argv, 30, env=env)
-    return time.perf_counter() - before
-
-
-def find_holder(tag: str, process: subprocess.Popen[str], log: Path, host: Space) -> int:
-    """The process id of `probe hold TAG` once it runs in a network namespace other than the host's."""
-    outside = os.stat(f"/proc/{host.pid}/ns/net").st_ino
-
-    def look() -> int | None:
-        for pid in processes.holders(tag):
-            with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{pid}/ns/net").st_ino != outside:
-                    return pid
-        if process.poll() is not None:
-            raise BenchError(f"ended at once with {process.returncode}: {last_output(log)}")
-        return None
-
-    try:
-        return poll_until("the guest command", START_SECONDS, look)
-    except TooLateError as problem:
-        raise BenchError(f"{problem} (last output: {last_output(log)})") from None
-
-
-def finish(lab: Lab, session: Session) -> None:
-    """Make the guest's namespace ready for clients and wait until it reaches the host's loopback."""
-    assert session.holder is not None
-    session.guest = Space(session.holder, lab.host.uid, lab.host.gid, lab.host.home)
-    session.guest.run(["ip", "link", "set", "lo", "up"], 5, root=True)
-    session.guest.widen_ports()
-    session.guest.run([lab.probe, "reach", session.gateway[4], str(ECHO_PORT), "10"], 20)
-
-
-def read_some(fd: int) -> bytes:
-    """What a non-blocking descriptor has now; empty if nothing."""
-    try:
-        return os.read(fd, 16)
-    except BlockingIOError:
-        return b""
-
-
-def last_output(log: Path) -> str:
-    """The last line that a process printed, for a footnote."""
-    return last_line(log.read_text(errors="replace")) or "it printed nothing"
 
 
 def package_version(package: str) -> str:

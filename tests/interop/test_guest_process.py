@@ -162,6 +162,51 @@ class TestNetwork:
         assert lines.count("2001:db8::/64") == 1
         assert "mtu 1400" in lines
 
+    def test_may_be_left_alone(self, guest: Launcher) -> None:
+        """As DHCP and SLAAC need it: the interface is there, and nothing else."""
+        names = ("accept_dad", "accept_ra", "router_solicitations", "disable_ipv6")
+        show = "for name in {}; do cat /proc/sys/net/ipv6/conf/$1/$name; done".format(" ".join(names))
+        script = f'show() {{ {show}; }}; [ "$(show eth0)" = "$(show default)" ] && echo same; ip -o addr; ip link'
+        done = guest.run("sh", "-c", script, keys=["configure=0", "mtu=1400"])
+        lines = re.sub(r" +", " ", done.stdout)
+        assert lines.startswith("same\n"), done
+        assert "lo inet 127.0.0.1/8" in lines
+        assert "eth0 inet" not in lines
+        assert re.search(r"eth0: <BROADCAST,MULTICAST> mtu 1500 .* state DOWN .* qlen 10000\n", lines)
+        assert "link/ether 02:6d:73:00:00:02" in lines
+        assert done.stderr == ""
+
+    def test_heeds_router_advertisements_if_told(self, guest: Launcher) -> None:
+        script = "cd /proc/sys/net/ipv6/conf; cat eth0/accept_ra eth0/router_solicitations eth0/accept_dad"
+        assert guest.run("sh", "-c", script).stdout.split() == ["0", "0", "0"]
+        assert guest.run("sh", "-c", script, keys=["accept_ra=1"]).stdout.split() == ["1", "-1", "0"]
+
+    def test_mac_of_the_kernels_choice_is_known(self, guest: Launcher) -> None:
+        done = guest.run("sh", "-c", "ip -br link show eth0", keys=["mac=random"])
+        said, _, _, shown, _ = done.stdout.split(maxsplit=4)
+        assert said == shown
+
+    def test_changes_while_it_runs(self, guest: Launcher) -> None:
+        engine = guest.start("sh", "-c", "ip -o addr; ip route; ip -6 route", keys=["hold=1"])
+        assert engine.stdin is not None
+        assert engine.stdout is not None
+        assert engine.stdout.readline() == "ready\n"
+        for word, answer in (
+            ("change", "done"),
+            ("impossible", "cannot set the route 10.0.0.0/8 via 11.0.0.1 on eth0"),
+        ):
+            engine.stdin.write(f"{word}\n")
+            engine.stdin.flush()
+            assert engine.stdout.readline().startswith(answer)
+        lines = re.sub(r" +", " ", engine.communicate("\n", timeout=10)[0])
+        assert engine.returncode == 0
+        assert "eth0 inet 172.16.0.9/24" in lines
+        assert "eth0 inet6 fd42:6d73:62::2/64" in lines
+        assert "eth0 inet6 2001:db8::9/64" in lines
+        assert "default via 172.16.0.253 dev eth0" in lines
+        assert "default via 2001:db8::1 dev eth0" in lines
+        assert "172.16.0.2/30" not in lines
+
     @pytest.mark.parametrize("kind", ["tcp4", "tcp6", "udp4", "udp6"])
     def test_has_sockets_of_the_engine(self, guest: Launcher, kind: str) -> None:
         """Bound to the guest's own address and a low port: they are in its namespace, and the engine rules there."""
@@ -203,6 +248,20 @@ class TestSurroundings:
         )
         assert done.stderr == ""
         assert "mine" not in Path("/etc/resolv.conf").read_text()
+
+    def test_name_of_the_command_may_be_another(self, guest: Launcher) -> None:
+        """As a login shell's, whose own begins with a dash."""
+        done = guest.run("sh", "-c", "tr '\\0' ' ' < /proc/$$/cmdline; echo $1", "zero", "one", keys=["argv0=-sh"])
+        assert done.stdout.startswith("-sh -c tr "), done
+        assert done.stdout.endswith("one\n")
+
+    def test_netns_only_makes_no_user_namespace(self, guest: Launcher) -> None:
+        done = guest.run("readlink", "/proc/self/ns/user", keys=["netns_only=1"])
+        if guest.user == "root":
+            assert done.stdout == os.readlink("/proc/self/ns/user") + "\n"
+        else:
+            assert done.status == 2
+            assert done.stderr.startswith("bucatini: cannot make a network namespace: Operation not permitted")
 
     def test_host_keeps_its_mounts_and_interfaces(self, guest: Launcher) -> None:
         before = [Path(f"/proc/self/{name}").read_text() for name in ("mountinfo", "net/dev")]

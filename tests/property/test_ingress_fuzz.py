@@ -28,8 +28,9 @@ from pyroute2 import IPRoute
 from bucatini.base.events import FlowClosed, FlowEvent, FlowOpened
 from bucatini.base.reasons import Counters, DropReason
 from bucatini.base.verdict import Request, Verdict
-from bucatini.engine.build import Parts, Translator
+from bucatini.engine.build import Parts, Ports, Translator
 from bucatini.forward.portspec import parse_publish_all
+from bucatini.host.resolvers import HostResolvers
 from bucatini.host.tap import Offloads
 from bucatini.stack.reassembly import MAXIMUM_BYTES, MAXIMUM_DATAGRAMS
 from support.engines import QueueLink
@@ -167,10 +168,10 @@ class Fuzz:
         segmented = settings(
             tso4=offloads.tso4, tso6=offloads.tso6, flow_limit=FLOWS, mtu=self.random.choice((1280, 1500, 65520))
         )
-        forwards = parse_publish_all([f"{HERE}:8000:8000", f"{HERE}:8000:8000/udp"])
+        forwards = (Ports("--publish", parse_publish_all([f"{HERE}:8000:8000", f"{HERE}:8000:8000/udp"])),)
         parts = Parts(
             self.link, offloads, segmented, self._decide, forwards, None, (self.events,),
-            peek_offset=self.random.choice((None, False)), resolv_conf=resolv,
+            peek_offset=self.random.choice((None, False)), resolvers=HostResolvers(resolv),
         )  # fmt: skip
         self.translator = Translator(parts)
         self.translator.loop.set_exception_handler(lambda loop, context: self.trouble.append(context))

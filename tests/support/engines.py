@@ -20,12 +20,13 @@ from bucatini.base.address import pack
 from bucatini.base.events import FlowClosed, FlowEvent, FlowOpened, FlowRefused
 from bucatini.base.reasons import DropReason
 from bucatini.base.verdict import Request, Verdict
-from bucatini.engine.build import Parts, Translator
+from bucatini.engine.build import Parts, Ports, Translator
 from bucatini.forward.portspec import parse_publish_all
 from bucatini.host.channel import pair
 from bucatini.host.factory import SocketFactory, make
+from bucatini.host.resolvers import HostResolvers
 from bucatini.host.tap import Offloads
-from support.frames import VNET, check_to_guest, settings
+from support.frames import VNET, check_to_guest, is_said_to_all, settings
 
 GUEST_HERE = "127.0.0.9"
 PATIENCE = 10.0
@@ -111,11 +112,11 @@ class Engine:
             offloads or Offloads(),
             settings(**changed),
             allow or (lambda request: Verdict(True, "test")),
-            parse_publish_all(publish),
+            (Ports("--publish", parse_publish_all(publish)),),
             factory,
             (self,),
             peek_offset=peek_offset,
-            resolv_conf=os.devnull,
+            resolvers=HostResolvers(os.devnull),
         )
         try:
             self.translator = Translator(parts)
@@ -193,9 +194,10 @@ class Engine:
             self.turn()
 
     def heard(self) -> list[Any]:
-        """What the guest got since it was asked last, each frame looked at."""
+        """What the guest got since it was asked last, each frame looked at; without what is said to all."""
         frames, self.link.sent = self.link.sent, []
-        return [check_to_guest(frame, mtu=65575) for frame in frames]
+        looked_at = [(check_to_guest(frame, mtu=65575), frame) for frame in frames]
+        return [parsed for parsed, frame in looked_at if not is_said_to_all(frame)]
 
 
 class PreparedFactory(SocketFactory):

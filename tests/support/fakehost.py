@@ -264,16 +264,18 @@ class Runner(Launcher):
 
     def program(self, words: Sequence[str], before: str = "") -> list[str]:
         """The command line of `bucatini WORDS`; `before` is shell run as root in its private mount namespace first."""
+        return self.wrapped([sys.executable, "-m", "bucatini", *words], before)
+
+    def wrapped(self, command: Sequence[str], before: str = "") -> list[str]:
+        """Any command's line as this user, where interpreter, package, /dev/net/tun and resolvers are as `program` has
+        them. Every step executes the next: the process that is started becomes the command."""
         script = [f"mount --bind {self.host.resolv_conf} /etc/resolv.conf"]
         identity = ""
         if self.user == "ordinary":
             script += [*_open_paths(self.folder), *_open_tun(self.folder)]
             identity = f"setpriv --reuid={ORDINARY} --regid={ORDINARY} --clear-groups"
         script += [before or ":", f'exec {identity} "$@"']
-        return [
-            *("unshare", "--mount", "sh", "-ec", "\n".join(script), "sh"),
-            *(sys.executable, "-m", "bucatini", *words),
-        ]
+        return ["unshare", "--mount", "sh", "-ec", "\n".join(script), "sh", *command]
 
     def complete(self, words: Sequence[str], *, stdin: bytes = b"", before: str = "", timeout: float = 30) -> Done:
         """Run to the end, bounded."""

@@ -10,8 +10,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from scapy.contrib.igmpv3 import IGMPv3
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NA, IPv6
+from scapy.layers.inet6 import ICMPv6MLQuery2, ICMPv6ND_NA, ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet as Layer
 from scapy.packet import Raw
@@ -21,7 +22,9 @@ from bucatini.base.events import FlowRefused
 from bucatini.base.reasons import Counters
 from bucatini.base.verdict import Request, Verdict
 from bucatini.flows.table import FlowTable
+from bucatini.forward.translate import Translation
 from bucatini.native import Arena, checksum
+from bucatini.stack.addresses import GuestAddresses
 from bucatini.stack.classify import Packet
 from bucatini.stack.gateway import Gateway
 from bucatini.stack.ingress import Ingress
@@ -41,6 +44,9 @@ def mac(text: str) -> bytes:
 
 
 def settings(**changed: Any) -> StackSettings:
+    """Settings of the example network; an address of the guest that is None switches its family off."""
+    found = (changed.get("gateway_ipv4", pack(GATEWAY4)), changed.get("gateway_ipv6", pack(GATEWAY6)))
+    gateways = tuple(each for each in found if each is not None)
     values: dict[str, Any] = {
         "guest_mac": mac(GUEST_MAC),
         "gateway_mac": mac(GATEWAY_MAC),
@@ -51,6 +57,11 @@ def settings(**changed: Any) -> StackSettings:
         "mtu": 1500,
         "tso4": True,
         "tso6": True,
+        "ipv4": changed.get("guest_ipv4", GUEST4) is not None,
+        "ipv6": changed.get("guest_ipv6", GUEST6) is not None,
+        "translation": Translation(host_loopback=gateways, ours=gateways),
+        "resolvers": gateways,
+        "echoes": gateways,
     }
     return StackSettings(**{**values, **changed})
 
@@ -146,11 +157,19 @@ class Bench:
             self.arena.view,
             self.settings.gateway_mac,
             checksum,
-            self.settings.guest_ipv4 is not None,
-            self.settings.guest_ipv6 is not None,
+            self.settings.ipv4,
+            self.settings.ipv6,
         )
+        self.addresses = GuestAddresses(self.settings.guest_ipv4, self.settings.guest_ipv6)
         self.ingress = Ingress(
-            self.packet, self.table, self.settings, self.gateway, self._decide, lambda key: 1000, self.out
+            self.packet,
+            self.table,
+            self.settings,
+            self.gateway,
+            self._decide,
+            lambda key: 1000,
+            self.out,
+            self.addresses,
         )
 
     def _decide(self, request: Request) -> Verdict:
@@ -182,6 +201,8 @@ def check_to_guest(frame: bytes, mtu: int = 65575) -> Layer:
     assert parsed.src == GATEWAY_MAC
     if ARP in parsed:
         return parsed
+    if body[0] & 1:
+        return check_query(parsed)
     if ICMPv6ND_NA not in parsed:  # who asks to find an address gets the answer where it says that it is
         assert parsed.dst == GUEST_MAC
     version = 4 if IP in parsed else 6
@@ -222,6 +243,18 @@ def check_to_guest(frame: bytes, mtu: int = 65575) -> Layer:
         assert size == 0
         assert len(body) - 14 <= mtu
     return parsed
+
+
+def check_query(parsed: Layer) -> Layer:
+    """What the gateway says to all unasked: membership queries and router advertisements, and datagrams of groups."""
+    kinds = (IGMPv3, ICMPv6MLQuery2, ICMPv6ND_RA, UDP)
+    assert any(kind in parsed for kind in kinds) or parsed.dst == "ff:ff:ff:ff:ff:ff", parsed.summary()
+    return parsed
+
+
+def is_said_to_all(frame: bytes) -> bool:
+    """Whether a frame to the guest, virtio-net header first, has a group's MAC address."""
+    return bool(frame[12] & 1)
 
 
 def payload_of(parsed: Layer) -> bytes:

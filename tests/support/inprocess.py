@@ -236,35 +236,37 @@ class _Watcher:
 
 def main(account: str, scenario: Scenario) -> int:
     """Run the scenario, write the account, return the command's status."""
-    from bucatini.api.run import _guest_settings, _network
+    from bucatini.api.run import INTERFACE, blueprint_of, guest_settings
     from bucatini.config import RunConfig
+    from bucatini.config.network import NetworkOptions
     from bucatini.host.guest import Offloads, launch
     from bucatini.policy.settings import PolicySettings
 
     config = RunConfig(
         command=tuple(scenario.command),
-        mtu=scenario.mtu,
-        ipv6=scenario.ipv6,
+        network=NetworkOptions(config_net=True, mtu=scenario.mtu, ipv6=scenario.ipv6),
         policy=PolicySettings("open", allow=("host",)),
         publish=tuple(scenario.publish),
     )
     config.check()
-    network = _network(config)
-    settings = _guest_settings(config, network)
+    blueprint = blueprint_of(config, INTERFACE)
+    network = blueprint.network()
+    settings = guest_settings(config, network)
     if scenario.offloads is not None:
         settings = settings._replace(offloads=Offloads.from_names(*scenario.offloads))
     guest = launch(settings)
     try:
-        return serve(account, scenario, config, network, guest)
+        return serve(account, scenario, config, blueprint, network, guest)
     finally:
         guest.close()
 
 
-def serve(account: str, scenario: Scenario, config: Any, network: Any, guest: Any) -> int:
+def serve(account: str, scenario: Scenario, config: Any, blueprint: Any, network: Any, guest: Any) -> int:
     """From a launched guest to the command's status."""
     from dataclasses import replace
 
-    from bucatini.api.run import _stack_settings
+    from bucatini.api.jobs import job_of
+    from bucatini.api.session import _settings
     from bucatini.engine.build import Parts, Translator, raise_descriptor_limit
     from bucatini.links.tap import TapLink
     from support.lossy import LossyLink
@@ -274,13 +276,14 @@ def serve(account: str, scenario: Scenario, config: Any, network: Any, guest: An
     if scenario.loss:
         link = LossyLink(link, scenario.loss, scenario.loss, scenario.seed)
     watcher = _Watcher()
-    stack = replace(_stack_settings(network, tap.offloads), flow_limit=scenario.flow_limit)
+    job = job_of(config, blueprint, network, None)  # type: ignore[arg-type]
+    stack = replace(_settings(job, network, tap), flow_limit=scenario.flow_limit)
     parts = Parts(
         link,
         tap.offloads,
         stack,
-        config.build_policy(network.gateways).decide,
-        config.forwards(),
+        config.build_policy(network.hosts).decide,
+        job.ports,
         guest.factory,
         (watcher,),
         peek_offset=scenario.peek_offset,

@@ -1,4 +1,5 @@
-"""The pure parts of scripts/bench: medians, ratios, goals, footnotes, the table as text and as a document section."""
+"""The pure parts of scripts/bench: medians, ratios, goals, footnotes, the table as text and as a document section, the
+choice of rows, and the options that forward ports."""
 
 from __future__ import annotations
 
@@ -13,6 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import document, table
 from benchmarks.cases import all_cases
+from benchmarks.lab import RESERVED_PORTS, Lab
+from benchmarks.main import parse_arguments, select
+from benchmarks.peers import Bucatini, Native, Pasta, Slirp
 from benchmarks.rows import ABSOLUTE, BEST, COMPILED, PASTA, PURE, ROWS, SLIRP, Goal, Row
 from benchmarks.table import Results
 
@@ -32,6 +36,44 @@ def test_row_keys_are_unique_and_every_row_is_filled_by_exactly_one_case() -> No
     filled = [key for case in all_cases() for key in case.keys]
     assert sorted(filled) == sorted(BY_KEY)
     assert len(BY_KEY) == len(ROWS)
+
+
+@pytest.mark.parametrize("way", ["published", "outward"])
+@pytest.mark.parametrize("measure", ["in", "out", "crr"])
+def test_local_forwarding_is_held_to_what_pasta_has(way: str, measure: str) -> None:
+    assert BY_KEY[f"{way}.{measure}"].goals == (Goal(COMPILED, PASTA, 1.0),)
+    assert BY_KEY[f"{way}.{measure}"].more_is_better
+
+
+def test_rows_are_chosen_by_group_and_by_an_expression_for_their_keys() -> None:
+    assert {key for case in select(["outward"], r"\.(in|out)$") for key in case.keys} == {"outward.in", "outward.out"}
+    assert len(select([], "")) == len(all_cases())
+    assert select([], "no such row") == []
+
+
+@pytest.mark.parametrize("words", [["--match", "("], ["--seconds", "0"], ["--runs", "0"], ["nothing"]])
+def test_bad_use_is_refused_before_anything_is_made(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        parse_arguments(words)
+    assert refusal.value.code == 2
+
+
+def test_both_engines_are_asked_for_the_same_forwards() -> None:
+    lab = Lab()
+    assert Pasta(lab).many_ports(RESERVED_PORTS) == ["-t", "20000-20999", "-u", "none", "-T", "none", "-U", "none"]
+    assert Bucatini(lab).many_ports(RESERVED_PORTS) == ["-p", "20000-20999:20000-20999"]
+    assert " ".join(Bucatini(lab).many_ports(RESERVED_PORTS)) in BY_KEY["ports.start"].label
+    ours, theirs = (engine.few_ports(7000, 7001) for engine in (Bucatini(lab), Pasta(lab)))
+    assert ours[-4:] == theirs[-4:] == ["-T", "6002,6001", "-U", "6001"]
+    assert ours[:-4:2] == ["-p"] * 3
+    assert ours[1:-4:2] == ["127.0.0.1:7000:7000", "127.0.0.1:7001:7001", "127.0.0.1:7001:7001/udp"]
+    assert theirs[:-4] == ["-t", "7000,7001", "-u", "7001"]
+
+
+@pytest.mark.parametrize("peer", [Native, Slirp])
+def test_who_cannot_forward_a_range_has_no_value_there(peer: type[Native | Slirp]) -> None:
+    assert peer(Lab()).start_up(RESERVED_PORTS) is None
+    assert peer(Lab()).open_range(RESERVED_PORTS) is None
 
 
 def test_rows_at_own_mtu_exist() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bucatini.api.attach import attach
 from bucatini.api.run import run
 
-__all__ = ["run"]
+__all__ = ["attach", "run"]

@@ -1,49 +1,25 @@
 """`run(config)`: a command on a network of its own, from a checked configuration to an exit status.
 
 The guest's processes are forked first, while this process is small and has one thread; the engine's modules are
-imported while they set up. Published ports are bound and captures opened before the command may start, so whatever
-cannot be is an error and nothing runs.
+imported while they set up.
 """
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from bucatini.base.address import text
-from bucatini.base.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
+    from bucatini.api.blueprint import Blueprint
     from bucatini.config import RunConfig
-    from bucatini.host.guest import Guest, GuestSettings, Offloads, Route
-    from bucatini.observe.observers import Observers
-    from bucatini.stack.settings import StackSettings
+    from bucatini.config.derive import Network
+    from bucatini.config.guest import GuestConfig
+    from bucatini.host.guest import GuestSettings
 
-__all__ = ["run"]
+__all__ = ["blueprint_of", "run"]
 
-IPV4_PREFIX = 30
-IPV6_PREFIX = 64
-DEFAULT_MTU = 1500
-LOST_STATUS = 1
-
-
-class Network(NamedTuple):
-    """Addresses of both ends of the link. `gateways` are what the guest routes through; packed, by family."""
-
-    guest_mac: bytes
-    gateway_mac: bytes
-    addresses: tuple[tuple[bytes, int], ...]
-    gateways: tuple[bytes, ...]
-    routes: tuple[Route, ...]
-    mtu: int
-
-    def first(self, length: int) -> bytes | None:
-        """The guest's primary address of a family; `length` is 4 or 16."""
-        return next((address for address, _ in self.addresses if len(address) == length), None)
-
-    def gateway(self, length: int) -> bytes | None:
-        """The gateway's address of a family."""
-        return next((address for address in self.gateways if len(address) == length), None)
+INTERFACE = "eth0"
 
 
 def run(config: RunConfig) -> int:
@@ -53,130 +29,75 @@ def run(config: RunConfig) -> int:
     from bucatini.host.guest import launch
     from bucatini.observe.observers import Observers
 
-    network = _network(config)
+    blueprint = blueprint_of(config, INTERFACE)
+    network = blueprint.network()
     observers = Observers(config.observe)
-    guest = launch(_guest_settings(config, network))
+    guest = launch(guest_settings(config, network))
     try:
-        return _serve(config, network, guest, observers)
+        from bucatini.api.jobs import job_of
+        from bucatini.api.session import serve
+
+        async def wait() -> int:
+            guest.start()
+            return await guest.wait()
+
+        return serve(job_of(config, blueprint, network, observers), guest, wait)
     finally:
         guest.close()
 
 
-def _network(config: RunConfig) -> Network:
-    own = config.addressing()
-    addresses = tuple(
-        (address, prefix)
-        for address, prefix in ((own.guest_ipv4, IPV4_PREFIX), (own.guest_ipv6, IPV6_PREFIX))
-        if address is not None
-    )
-    gateways = tuple(address for address in (own.gateway_ipv4, own.gateway_ipv6) if address is not None)
-    if not config.mirror_host:
-        return Network(own.guest_mac, own.gateway_mac, addresses, gateways, (), config.mtu or DEFAULT_MTU)
-    from bucatini.host.mirror import read_host
+def blueprint_of(config: GuestConfig, interface: str) -> Blueprint:
+    """The network of `run` and `attach`, whose TAP is `interface` unless the options name it. Raises ConfigError."""
+    import msgspec
 
-    host = read_host()
-    lengths = [length for length, wanted in ((4, config.ipv4), (16, config.ipv6)) if wanted]
-    mirrored = tuple(item for item in host.addresses if len(item[0]) in lengths)
-    if not mirrored:
-        raise ConfigError("--mirror-host: this host has no address to mirror; leave the option out")
-    return Network(
-        own.guest_mac,
-        own.gateway_mac,
-        mirrored,
-        tuple(gateway for gateway in host.gateways if len(gateway) in lengths),
-        tuple(route for route in host.routes if len(route.destination) in lengths),
-        config.mtu or host.mtu or DEFAULT_MTU,
-    )
+    from bucatini.api.blueprint import Blueprint
+    from bucatini.config.guest import DEFAULT_MTU
+
+    options = config.network
+    if options.guest_interface is None:
+        options = msgspec.structs.replace(options, guest_interface=interface)
+    if config.mirror_host:
+        return Blueprint(options, None, default_mtu=None, own_dns=True, need_host="--mirror-host")
+    return Blueprint(options, config.addressing(), default_mtu=DEFAULT_MTU, own_dns=True)
 
 
-def _guest_settings(config: RunConfig, network: Network) -> GuestSettings:
+def guest_settings(config: RunConfig, network: Network) -> GuestSettings:
+    """What the guest's processes set up."""
     from bucatini.host.guest import GuestSettings
 
     return GuestSettings(
         command=config.command,
-        guest_mac=network.guest_mac,
+        guest_mac=config.network.guest_mac or config.addressing().guest_mac,
         mtu=network.mtu,
         addresses=network.addresses,
         gateways=network.gateways,
         routes=network.routes,
-        resolv_conf="".join(f"nameserver {_nameserver(gateway)}\n" for gateway in network.gateways),
+        resolv_conf=_resolv_conf(network),
         hosts=_hosts(network),
-        ipv4=network.first(4) is not None,
-        ipv6=network.first(16) is not None,
+        ipv4=bool(network.ipv4 and network.ipv4.addresses),
+        ipv6=bool(network.ipv6 and network.ipv6.addresses),
+        interface=network.interface,
+        configure=config.network.config_net,
     )
 
 
-def _nameserver(address: bytes) -> str:
-    return f"{text(address)}%eth0" if address[:2] == b"\xfe\x80" else text(address)
+def _resolv_conf(network: Network) -> str:
+    lines = [f"nameserver {_nameserver(each, network.interface)}\n" for each in network.dns[:3]]
+    if network.search:
+        lines.append(f"search {' '.join(network.search)}\n")
+    return "".join(lines)
+
+
+def _nameserver(address: bytes, interface: str) -> str:
+    return f"{text(address)}%{interface}" if address[:2] == b"\xfe\x80" else text(address)
 
 
 def _hosts(network: Network) -> str:
-    """The guest's /etc/hosts: itself, and the gateway under every name of the host."""
+    """The guest's /etc/hosts: itself, and the addresses that lead to this machine under every name of the host."""
     from bucatini.host.settings import default_hostname
     from bucatini.services.dns import HOST_NAMES
 
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
     lines += [f"{text(address)} {default_hostname()}" for address, _ in network.addresses]
-    lines += [f"{text(gateway)} {' '.join(HOST_NAMES)}" for gateway in network.gateways]
+    lines += [f"{text(address)} {' '.join(HOST_NAMES)}" for address in network.translation.host_loopback]
     return "\n".join(lines) + "\n"
-
-
-def _serve(config: RunConfig, network: Network, guest: Guest, observers: Observers) -> int:
-    from bucatini.engine.build import Parts, Translator, raise_descriptor_limit
-    from bucatini.links.tap import TapLink
-
-    raise_descriptor_limit()
-    policy = config.build_policy(network.gateways)
-    forwards = config.forwards()
-    tap = guest.tap()
-    for note in guest.notes:
-        observers.say(note)
-    link = TapLink(tap.descriptor)
-    parts = Parts(
-        link,
-        tap.offloads,
-        _stack_settings(network, tap.offloads),
-        policy.decide,
-        forwards,
-        guest.factory,
-        (observers,),
-        observers.wants_flows,
-        observers.capture,
-        observers.flush if observers.buffers else None,
-    )
-    try:
-        translator = Translator(parts)
-    except BaseException:
-        link.close()
-        raise
-    try:
-        translator.start()
-        return translator.loop.run_until_complete(_wait(guest))
-    except HostError as error:
-        # The command ran: its status is lost, and this is no error of the options any more.
-        observers.warn(str(error))
-        return LOST_STATUS
-    finally:
-        translator.close()
-        observers.finish(translator.counters, stderr=sys.stderr)
-
-
-async def _wait(guest: Guest) -> int:
-    guest.start()
-    return await guest.wait()
-
-
-def _stack_settings(network: Network, offloads: Offloads) -> StackSettings:
-    from bucatini.stack.settings import StackSettings
-
-    return StackSettings(
-        network.guest_mac,
-        network.gateway_mac,
-        network.first(4),
-        network.first(16),
-        network.gateway(4),
-        network.gateway(16),
-        network.mtu,
-        offloads.tso4,
-        offloads.tso6,
-    )

@@ -99,7 +99,9 @@ class DropReason(IntEnum):
     LINK_FULL = 49, "the link takes no more frames at the moment"
     LINK_WRITE_FAILED = 50, "writing to the link failed"
 
-    BUG = 51, "an error of ours, reported once on standard error; the flow it struck was ended"
+    SERVICE_OFF = 51, "asks for a service that is switched off, or that has no answer to this"
+
+    BUG = 52, "an error of ours, reported once on standard error; the flow it struck was ended"
 
 
 def describe(reason: DropReason) -> str:

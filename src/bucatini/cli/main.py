@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from bucatini.base.errors import ConfigError, HostError
-from bucatini.cli.printing import print_error, print_text
+from bucatini.cli.printing import fill_standard_streams, print_error, print_text
 
 __all__ = ["main"]
 
 _VERBS = {
     "run": "run a command on a complete, isolated network of its own",
+    "attach": "give such a network to a namespace that exists already",
+    "forward": "list, add and remove forwarded ports of a running engine",
+    "compat": "install drop-in commands: pasta, slirp4netns",
     "version": "say what runs here: version, compiled or pure, Python, kernel",
 }
 
@@ -43,7 +45,7 @@ INTERRUPTED_STATUS = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name; default: the process's) and return the exit status."""
-    _fill_standard_streams()
+    fill_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     verb = words[0] if words else ""
     try:
@@ -59,17 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
     return USAGE_STATUS
-
-
-def _fill_standard_streams() -> None:
-    """Put /dev/null where a standard stream was closed by the caller: a socket of ours must not take its number."""
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
 
 
 def _dispatch(verb: str, words: list[str]) -> int:

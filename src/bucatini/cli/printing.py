@@ -5,7 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["print_error", "print_text", "printable"]
+__all__ = ["fill_standard_streams", "print_error", "print_text", "printable"]
+
+
+def fill_standard_streams() -> None:
+    """Put /dev/null where a standard stream was closed by the caller: a socket of ours must not take its number."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
 
 
 def print_text(text: str) -> None:

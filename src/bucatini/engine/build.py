@@ -8,46 +8,64 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import hashlib
 import os
 import resource
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from bucatini.base.address import Endpoint
 from bucatini.base.events import Listener
 from bucatini.base.reasons import Counters, DropReason
 from bucatini.base.verdict import Request, Verdict
+from bucatini.engine.advertiser import Advertiser
 from bucatini.engine.dns import Forwarder
+from bucatini.engine.forwarding import Publisher
 from bucatini.engine.guest_sockets import GuestSockets
 from bucatini.engine.layout import ARENA_SIZE
 from bucatini.engine.link_reader import LinkReader
-from bucatini.engine.publish import Publisher
+from bucatini.engine.multicast import Multicast
 from bucatini.engine.reactor import Reactor
 from bucatini.engine.sink import Sink
 from bucatini.flows.table import FlowTable
 from bucatini.host import sockets
-from bucatini.host.resolvers import HostResolvers
+from bucatini.forward.portspec import Forward
+from bucatini.host.resolvers import HostResolvers, ResolverConfig
+from bucatini.host.sockets import ANYHOW, Outbound
 from bucatini.host.tap import Offloads
 from bucatini.native import Arena, checksum
 from bucatini.observe.captured import CapturedLink
 from bucatini.observe.pcapng import PcapngWriter
 from bucatini.services.dns import HostNames
+from bucatini.stack.addresses import GuestAddresses
 from bucatini.stack.classify import Packet
 from bucatini.stack.egress import Egress
 from bucatini.stack.gateway import Gateway
 from bucatini.stack.ingress import Ingress
 from bucatini.stack.settings import StackSettings
 
-__all__ = ["Parts", "Translator", "raise_descriptor_limit"]
+__all__ = ["Parts", "Ports", "Translator", "raise_descriptor_limit"]
 
 EPOLLIN = 1
 DNS_PORT = 53
+WITHDRAWN = 7200
+"""Seconds a withdrawn prefix stays valid: hosts ignore less (RFC 4862 section 5.5.3)."""
 ISN_TICK = 4e-6
 """Seconds per count of the initial sequence number's clock (RFC 9293 section 3.4.1)."""
+
+
+class Ports(NamedTuple):
+    """Forwarded ports of one option, see `forward.port_grammar`."""
+
+    option: str
+    """For errors."""
+    forwards: tuple[Forward, ...] = ()
+    automatic: tuple[int, str] | None = None
+    """Protocol and direction in which bound ports are followed."""
 
 
 class Parts(NamedTuple):
@@ -57,7 +75,7 @@ class Parts(NamedTuple):
     offloads: Offloads
     settings: StackSettings
     decide: Callable[[Request], Verdict]
-    forwards: tuple[Any, ...] = ()
+    ports: tuple[Ports, ...] = ()
     factory: Any = None
     """`host.factory.SocketFactory` of the guest's namespace; None where there is none (a virtual machine)."""
     listeners: tuple[Listener, ...] = ()
@@ -68,7 +86,11 @@ class Parts(NamedTuple):
     """Called after each turn: the observers' flush."""
     peek_offset: bool | None = None
     """Whether the kernel keeps peek offsets; None: find out. False forces the fallback."""
-    resolv_conf: str = "/etc/resolv.conf"
+    resolvers: Callable[[], ResolverConfig] | None = None
+    """The resolvers our name service asks; None: the host's, by /etc/resolv.conf."""
+    outbound: Outbound = ANYHOW
+    splice: bool = True
+    freebind: bool = False
 
 
 class Translator:
@@ -88,26 +110,35 @@ class Translator:
         gateway = Gateway(settings, self.counters)
         table = FlowTable(settings.flow_limit)
         egress = Egress(self.arena.view, settings.guest_mac, settings.gateway_mac, parts.offloads.checksum, checksum)
-        self.forwarder = Forwarder(self.loop, HostResolvers(parts.resolv_conf), HostNames(settings.gateways))
+        self.addresses = GuestAddresses(settings.guest_ipv4, settings.guest_ipv6)
+        self.forwarder = Forwarder(self.loop, parts.resolvers or HostResolvers(), HostNames(settings.resolvers))
         keeps = sockets.keeps_peek_offset() if parts.peek_offset is None else parts.peek_offset
         trains = (parts.offloads.uso4, parts.offloads.uso6)
         self.sink = Sink(
             self.arena, self.link, egress, gateway, table, self.reactor, settings, self.counters,
             keeps, *trains, self._service_stream, self.forwarder.query,
         )  # fmt: skip
+        self.sink.outbound = parts.outbound
         self.sink.listeners.extend(parts.listeners)
         self.sink.flow_events = parts.flow_events
         isn = _initial_sequence_numbers()
         packet = Packet(
             self.arena.view, settings.gateway_mac, checksum,
-            settings.guest_ipv4 is not None, settings.guest_ipv6 is not None, self.arena.copy,
+            settings.ipv4, settings.ipv6, self.arena.copy,
         )  # fmt: skip
-        ingress = Ingress(packet, table, settings, gateway, parts.decide, isn, self.sink)
+        self.ingress = Ingress(packet, table, settings, gateway, parts.decide, isn, self.sink, self.addresses)
         judged = self.link.judged if isinstance(self.link, CapturedLink) else None
         self.ended = asyncio.Event()
-        self.reader = LinkReader(self.link, self.arena, ingress, self.sink, self.counters, judged, self._link_ended)
+        self.reader = LinkReader(
+            self.link, self.arena, self.ingress, self.sink, self.counters, judged, self._link_ended
+        )
         self.guest_sockets = GuestSockets(parts.factory, self.reactor)
-        self.publisher = Publisher(self.sink, settings, parts.decide, isn, self.guest_sockets, trains)
+        self.publisher = Publisher(
+            self.sink, settings, parts.decide, isn, self.guest_sockets, trains,
+            splice=parts.splice, freebind=parts.freebind, translation=settings.translation, guests=self.addresses.all,
+        )  # fmt: skip
+        self.advertiser = Advertiser(self.sink, gateway)
+        self.sink.multicast = Multicast(self.sink, self.ingress, self.addresses, settings)
         self.reactor.attach(self.sink.end_of_turn if parts.end_of_turn is None else self._end_of_turn)
         try:
             self._publish(parts)
@@ -127,11 +158,10 @@ class Translator:
         return f"{label}: {self.sink.last_refusal}" if reason == DropReason.POLICY_DENIED else label
 
     def _publish(self, parts: Parts) -> None:
-        for forward in parts.forwards:
-            self.publisher.bind(forward)
-        if parts.forwards and parts.factory is not None:
-            for kind in _kinds(parts.forwards, parts.settings):
-                self.guest_sockets.prepare(kind)
+        for ports in parts.ports:
+            self.publisher.add_all(ports.forwards, ports.option)
+            if ports.automatic is not None:
+                self.publisher.automatic(*ports.automatic)
 
     def start(self) -> None:
         """Begin to serve the link and the published ports."""
@@ -139,12 +169,37 @@ class Translator:
         gc.freeze()
         self.reactor.watch(self.link.descriptor, self.reader.ready, EPOLLIN)
         self.publisher.start()
+        self.advertiser.start(time.monotonic())
+        self.sink.multicast.start(time.monotonic())
+
+    def reconfigure(self, settings: StackSettings, decide: Callable[[Request], Verdict], outbound: Outbound) -> None:
+        """The network is another from now on: new flows and new leases follow, flows that exist go on to their end.
+
+        Of an IPv6 prefix that is gone the guest is told not to begin anything with it (RFC 4862 section 5.5.4).
+        """
+        old = self.ingress.settings
+        if settings.router is not None and old.router is not None:
+            gone = {each.prefix: each for each in old.router.prefixes}
+            for each in settings.router.prefixes:
+                gone.pop(each.prefix, None)
+            withdrawn = tuple(each._replace(valid=WITHDRAWN, preferred=0) for each in gone.values())
+            router = dataclasses.replace(settings.router, prefixes=settings.router.prefixes + withdrawn)
+            settings = dataclasses.replace(settings, router=router)
+        self.ingress.settings = self.sink.settings = self.publisher.settings = settings
+        self.ingress.gateway.reconfigure(settings)
+        self.ingress.decide = self.publisher.decide = decide
+        self.publisher.translation = settings.translation
+        self.addresses.give(settings.guest_ipv4, settings.guest_ipv6)
+        self.sink.outbound = outbound
+        self.sink.multicast.groups.renew()
+        self.advertiser.start(time.monotonic())
 
     def close(self) -> None:
         """End all flows, close all sockets and the link. Idempotent."""
         if self.loop.is_closed():
             return
         self.publisher.close()
+        self.sink.multicast.close()
         self.sink.now = time.monotonic()
         self.sink.stop()
         self.guest_sockets.close()
@@ -166,7 +221,7 @@ class Translator:
 
     def _service_stream(self, peer: Endpoint) -> socket.socket | None:
         """Our end of a stream to the resolver, for a TCP flow to the gateway's port 53; None for any other peer."""
-        if peer.port != DNS_PORT or peer.address not in self.parts.settings.gateways:
+        if peer.port != DNS_PORT or peer.address not in self.ingress.settings.resolvers:
             return None
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.forwarder.serve_stream(far)
@@ -190,15 +245,3 @@ def _initial_sequence_numbers() -> Callable[[bytes], int]:
         return (offset + int(time.monotonic() / ISN_TICK)) & 0xFFFFFFFF
 
     return isn
-
-
-def _kinds(forwards: Iterable[Any], settings: StackSettings) -> list[str]:
-    """Kinds of sockets in the guest's namespace that loopback peers of these ports need."""
-    kinds = set()
-    for forward in forwards:
-        name = "tcp" if forward.protocol == 6 else "udp"
-        lengths = (4, 16) if forward.address is None else (len(forward.address),)
-        for guest in settings.guests:
-            if len(guest) in lengths:
-                kinds.add(f"{name}{4 if len(guest) == 4 else 6}")
-    return sorted(kinds)

@@ -17,7 +17,7 @@ import errno
 import select
 from typing import Any
 
-from bucatini.base.address import Endpoint
+from bucatini.base.address import Endpoint, pack
 from bucatini.base.reasons import DropReason
 from bucatini.engine.layout import DATAGRAM_AT, DATAGRAM_BATCH, HEADROOM, STRIDE
 from bucatini.flows.datagram_flow import DatagramFlow
@@ -64,9 +64,9 @@ class Datagrams:
         target = flow.host or flow.peer
         try:
             if flow.protocol == 17:
-                sock = sockets.open_udp(flow.guest.port, target, self._trains(flow))
+                sock = sockets.open_udp(flow.guest.port, target, self._trains(flow), self.sink.outbound)
             else:
-                sock = sockets.open_ping(target.address)
+                sock = sockets.open_ping(target.address, self.sink.outbound)
         except OSError as error:
             return error.errno or errno.EIO
         self.adopt(flow, sock)
@@ -92,6 +92,18 @@ class Datagrams:
         flow.deadline = NEVER
         sink.table.remove(flow)
         sink.closed(flow, how)
+
+    def leave_lost_addresses(self, present: frozenset[bytes]) -> None:
+        """End the flows whose socket has a source that is not among `present`, the host's addresses (packed).
+
+        Such a socket keeps it for ever: over IPv4 every send fails, over IPv6 nobody can answer. The guest's next
+        datagram begins a new flow.
+        """
+        for flow in list(self.sink.flows.values()):
+            if isinstance(flow, DatagramFlow) and flow.sock is not None:
+                source = pack(flow.sock.getsockname()[0].partition("%")[0])
+                if any(source) and source not in present:
+                    self.close(flow, "unreachable")
 
     def deadline(self, flow: DatagramFlow, now: float) -> None:
         """Silence may have lasted long enough."""

@@ -95,7 +95,11 @@ class Sink:
         self.deadlines = Deadlines()
         self.peek_skips = not peek_offset
         self.service_stream = service_stream
+        self.outbound = sockets.ANYHOW
+        """What sockets towards the network are bound to; may be replaced while flows live."""
         self.resolver = resolve
+        self.multicast: Any = None
+        """`engine.multicast.Multicast`; set by the composition root."""
         self.listeners: list[Listener] = []
         self.flow_events = True
         """Whether any of `listeners` wants to hear of flows opened and closed; of refused ones they always hear."""
@@ -152,7 +156,8 @@ class Sink:
                 self._news.append((flow, 0))
                 return
             flow.sock = sockets.open_tcp(family_of(target.address))
-            error = sockets.connect(flow.sock, target)
+            self.outbound.apply(flow.sock, target.address)
+            error = sockets.connect(flow.sock, target, self.outbound.scope_of(target.address))
         except OSError as failure:
             error = failure.errno or errno.EIO
         if error:
@@ -375,6 +380,14 @@ class Sink:
     def flush_datagrams(self) -> None:
         """Send what is queued, before the slots it lies in are used again."""
         self.datagrams.flush()
+
+    def send_to_group(self, guest: Endpoint, group: Endpoint, payload: bytes, hop_limit: int) -> int:
+        """Send a datagram of the guest to a multicast group. 0 or errno."""
+        return self.multicast.send(guest, group, payload, hop_limit)  # type: ignore[no-any-return]
+
+    def membership(self, frame: bytes) -> int:
+        """The guest joins or leaves groups. Returns a `DropReason` or 0."""
+        return self.multicast.report(frame, self.now)  # type: ignore[no-any-return]
 
     def resolve(self, message: bytes, guest: Endpoint, gateway: Endpoint) -> None:
         """Ask the resolver; its answer goes back as one datagram from the gateway."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from bucatini.base.address import Endpoint, pack, text, unmap
 from bucatini.base.errors import ConfigError
+from bucatini.base.verdict import INGRESS
 
 __all__ = ["MAX_FORWARDS", "Forward", "parse_publish", "parse_publish_all"]
 
@@ -26,19 +27,27 @@ _ACCEPTED = "accepted: [ADDR:]HOST:GUEST[/tcp|/udp], for example 8080:80, 127.0.
 
 
 class Forward(NamedTuple):
-    """One published port: the host listens on `address` (None: all, both families) and the guest answers."""
+    """One forwarded port. INGRESS: the host listens and the guest answers. EGRESS: the guest's own loopback listens on
+    `guest_port` and the host's loopback answers on `host_port`; address and device mean nothing then.
+    """
 
     protocol: int
     """IP protocol number: 6 or 17."""
     address: bytes | None
-    """Packed."""
+    """Packed; None: every address of both families."""
     host_port: int
     guest_port: int
+    direction: str = INGRESS
+    device: str = ""
+    """Interface of the host whose peers are served (SO_BINDTODEVICE); empty: any."""
+    optional: bool = False
+    """One of many meant together (`all`, exclusions): a port that cannot be had is left out in silence."""
 
     def __str__(self) -> str:
         name = "tcp" if self.protocol == _PROTOCOLS["tcp"] else "udp"
         host = str(self.host_port) if self.address is None else str(Endpoint(self.address, self.host_port))
-        return f"{host}:{self.guest_port}/{name}"
+        device = f"%{self.device}" if self.device else ""
+        return f"{host}{device}:{self.guest_port}/{name}"
 
 
 def parse_publish_all(written: Iterable[str], option: str = "--publish") -> tuple[Forward, ...]:

@@ -33,7 +33,7 @@ class Say:
     INIT = b"I"
     """Descriptor: init's pidfd."""
     TAP = b"T"
-    """Descriptor: the TAP, its interface configured; payload: TUN_F_* mask in one byte."""
+    """Descriptor: the TAP, its interface configured; payload: TUN_F_* mask in one byte, then the MAC."""
     READY = b"R"
     """Init waits for GO."""
     STATUS = b"W"
@@ -48,6 +48,8 @@ class Say:
     """Continue the command; payload's byte is 1 to make it the terminal's foreground group first."""
     MAKE_SOCKETS = b"s"
     """Payload: kind and count, one byte each."""
+    RECONFIGURE = b"r"
+    """Payload: see `netchange.py`; descriptor: a channel on which the agent answers one NOTE, of no or many lines."""
 
 
 class Message(NamedTuple):

@@ -19,8 +19,16 @@ NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 
 
-def execute(command: tuple[str, ...], signal_mask: set[signal.Signals | int], standing: Standing) -> NoReturn:
-    """Become `command`, with the caller's environment, directory and standard streams; all signals blocked on entry."""
+def execute(
+    command: tuple[str, ...],
+    signal_mask: set[signal.Signals | int],
+    standing: Standing,
+    argv0: str | None = None,
+) -> NoReturn:
+    """Become `command`, with the caller's environment, directory and standard streams; all signals blocked on entry.
+
+    `argv0` is what it finds as its own name in place of `command[0]`.
+    """
     try:
         if standing.own_group:
             os.setpgid(0, 0)
@@ -28,7 +36,7 @@ def execute(command: tuple[str, ...], signal_mask: set[signal.Signals | int], st
             hand_over(os.getpid())
         keep_only(set())
         _restore_signals(signal_mask)
-        os.execv(_look_up(command[0]), command)  # noqa: S606  (the user's command is the purpose)
+        os.execv(_look_up(command[0]), (argv0 or command[0], *command[1:]))  # noqa: S606  (the user's command is the purpose)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         os.write(2, f"bucatini: {command[0]}: {error.strerror}\n".encode(errors="surrogateescape"))

@@ -19,12 +19,16 @@ from bucatini.host.channel import MAX_DESCRIPTORS, Channel, Message, Say
 
 __all__ = ["KINDS", "MAX_COUNT", "Batch", "SocketFactory", "make"]
 
+NETLINK_SOCK_DIAG = 4
+
 KINDS = {
-    "tcp4": (socket.AF_INET, socket.SOCK_STREAM),
-    "tcp6": (socket.AF_INET6, socket.SOCK_STREAM),
-    "udp4": (socket.AF_INET, socket.SOCK_DGRAM),
-    "udp6": (socket.AF_INET6, socket.SOCK_DGRAM),
+    "tcp4": (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "tcp6": (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp4": (socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "udp6": (socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "diag": (socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG),
 }
+"""Family, type and protocol; `diag` is what `port_scan` asks for the namespace's bound ports."""
 MAX_COUNT = MAX_DESCRIPTORS
 """Sockets in one request."""
 
@@ -87,11 +91,11 @@ class SocketFactory:
 def make(channel: Channel, request: Message) -> None:
     """The agent's end: answer one MAKE_SOCKETS. Raises OSError only when the engine is gone."""
     position, count = _REQUEST.unpack(request.payload)
-    family, kind = KINDS[_NAMES[position]]
+    family, kind, protocol = KINDS[_NAMES[position]]
     made: list[socket.socket] = []
     reason = 0
     try:
-        made.extend(socket.socket(family, kind | socket.SOCK_NONBLOCK) for _ in range(min(count, MAX_COUNT)))
+        made.extend(socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol) for _ in range(min(count, MAX_COUNT)))
     except OSError as error:
         reason = error.errno or 0
     answer = bytes([position, reason])
@@ -138,7 +142,7 @@ def _wrap(descriptor: int, name: str) -> socket.socket:
         with contextlib.suppress(OSError):
             os.close(descriptor)
         raise HostError("the guest's agent sent a descriptor that is no socket") from None
-    if (made.family, made.type) != KINDS[name]:
+    if (made.family, made.type, made.proto) != KINDS[name]:
         made.close()
         raise HostError(f"the guest's agent sent another socket than {name}")
     made.setblocking(False)

@@ -15,7 +15,7 @@ Use, in this order; everything is an error before COMMAND runs, or nothing is:
 ```python
 guest = launch(settings)            # forks at once; call it early, single-threaded, before heavy imports
 try:
-    tap = guest.tap()               # blocks, 10 s at most: Tap(descriptor, offloads); see guest.notes too
+    tap = guest.tap()               # blocks, 10 s at most: Tap(descriptor, offloads, mac); see guest.notes too
     ...                             # bind published ports, build the engine
     guest.start()                   # inside a running asyncio loop: takes over signals, lets COMMAND run
     status = await guest.wait()     # exit status as a shell says it: 0..255, 128+N for signal N
@@ -26,6 +26,9 @@ guest.kill()                        # SIGKILL for every process of the guest, at
 guest.factory                       # SocketFactory: sockets that live in the guest's network namespace (see factory.py)
 guest.factory.create("tcp4", 8)     #   blocking, bounded: list of non-blocking sockets
 guest.factory.request("tcp4", 8)    #   or: ask, watch fileno(), then take() when it is readable
+
+guest.reconfigure(addresses, gateways, routes)  # replaces them on the running guest's interface; returns at once
+guest.collect()                                 # later: what could not be done, line by line
 ```
 
 Who dies first. Engine by SIGKILL: the TAP goes with its last descriptor, the agent sees end-of-file and leaves, COMMAND
@@ -42,7 +45,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -52,7 +54,9 @@ from bucatini.host.agent import run_agent
 from bucatini.host.channel import Channel, Message, Say, pair
 from bucatini.host.descriptors import fill_standard_streams
 from bucatini.host.factory import SocketFactory
+from bucatini.host.held_agent import SETUP_TIMEOUT, HeldAgent, await_end, only_descriptor, receive
 from bucatini.host.init import Birth
+from bucatini.host.netchange import NetChange
 from bucatini.host.settings import GuestSettings, Route
 from bucatini.host.tap import Offloads, Tap
 from bucatini.host.terminal import Terminal, standing
@@ -61,9 +65,6 @@ if TYPE_CHECKING:
     from bucatini.host.supervisor import Supervisor
 
 __all__ = ["Guest", "GuestSettings", "Offloads", "Route", "Tap", "launch"]
-
-_SETUP_TIMEOUT = 10.0  # seconds; some 30 ms are usual, a loaded machine may take a second
-_END_TIMEOUT = 5.0  # seconds for killed processes to go; one in uninterruptible sleep may take longer
 
 
 def launch(settings: GuestSettings) -> Guest:
@@ -93,15 +94,15 @@ class Guest:
     """The engine's hold on the guest. Methods are called in the order the module shows; `kill` and `close` any time."""
 
     def __init__(self, agent: int, control: Channel, reports: Channel, terminal: Terminal | None) -> None:
-        self.notes: list[str] = []
-        """One line for each nicety the machine would not give; complete when `tap` returns."""
+        self._agent = HeldAgent(agent, control)
+        self.notes = self._agent.notes
+        """One line for each nicety the machine would not give, complete when `tap` returns; later those of `collect`.
+        """
         self.factory = SocketFactory(control)
         """For use after `tap`."""
         self.agent_id = agent
         """The agent's process, in the host's PID namespace; only to be looked at."""
-        self._agent_ended = os.pidfd_open(agent)
         self._init_ended = -1
-        self._control = control
         self._reports = reports
         self._terminal = terminal
         self._standing = standing(terminal)
@@ -114,11 +115,11 @@ class Guest:
         Raises HostError with the reason when it could not be; everything is closed then.
         """
         try:
-            tap = self._receive_tap(time.monotonic() + _SETUP_TIMEOUT)
+            tap = self._receive_tap(time.monotonic() + SETUP_TIMEOUT)
         except BaseException:
             self.close()
             raise
-        self._control.set_timeout(0)
+        self._agent.set_ready()
         self._reports.set_timeout(0)
         return tap
 
@@ -129,7 +130,7 @@ class Guest:
         # Imported late: it brings asyncio, which the guest's processes do without.
         from bucatini.host.supervisor import Supervisor
 
-        self._supervisor = Supervisor(self._reports, self._agent_ended, self.kill, self._terminal, self._standing)
+        self._supervisor = Supervisor(self._reports, self._agent.ended, self.kill, self._terminal, self._standing)
         self._supervisor.start()
 
     async def wait(self) -> int:
@@ -140,6 +141,24 @@ class Guest:
         if self._supervisor is None:
             raise BugError("wait() before start()")
         return await self._supervisor.wait()
+
+    def reconfigure(
+        self, addresses: tuple[tuple[bytes, int], ...], gateways: tuple[bytes, ...], routes: tuple[Route, ...]
+    ) -> None:
+        """Ask the agent to replace these (see `NetSettings`) on the interface; what is in both stays. For use after
+        `tap`; never waits. Nothing happens to a guest that configures itself.
+
+        Raises HostError when they are more than 4 KiB, or the agent is gone.
+        """
+        self._agent.reconfigure(NetChange(addresses, gateways, routes))
+
+    def collect(self) -> list[str]:
+        """One line for each thing earlier changes could not do, that has come since the last call; never waits."""
+        return self._agent.collect()
+
+    def answer_fileno(self) -> int:
+        """Readable when `collect` has something to read; -1 when no change is under way."""
+        return self._agent.answer_fileno()
 
     def kill(self) -> None:
         """SIGKILL for every process of the guest; harmless when they are gone or not yet there."""
@@ -156,68 +175,27 @@ class Guest:
             self._supervisor.stop()
         self.kill()
         if self._init_ended >= 0:
-            _await_end(self._init_ended)
+            await_end(self._init_ended)
             os.close(self._init_ended)
             self._init_ended = -1
         self._reports.close()
-        self._control.close()
-        self._reap_agent()
+        self._agent.close()
         if self._terminal is not None:
             self._terminal.close()
-
-    def _reap_agent(self) -> None:
-        if not _await_end(self._agent_ended):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._agent_ended, signal.SIGKILL)
-        os.close(self._agent_ended)
-        with contextlib.suppress(ChildProcessError):  # somebody waits for any child of ours
-            os.waitpid(self.agent_id, 0)
 
     def _receive_tap(self, deadline: float) -> Tap:
         tap: Tap | None = None
         try:
             while tap is None:
-                message = _receive(self._control, deadline, "the guest's agent")
-                if message.say == Say.INIT:
-                    self._init_ended = _only_descriptor(message)
-                elif message.say == Say.TAP:
-                    tap = Tap(_only_descriptor(message), Offloads.from_mask(message.payload[0]))
+                received = self._agent.receive_tap(deadline)
+                if isinstance(received, Message):
+                    self._init_ended = only_descriptor(received)
                 else:
-                    self._note(message)
-            while (message := _receive(self._reports, deadline, "the guest's init")).say != Say.READY:
-                self._note(message)
+                    tap = received
+            while (message := receive(self._reports, deadline, "the guest's init")).say != Say.READY:
+                self._agent.note(message)
         except BaseException:
             if tap is not None:
                 os.close(tap.descriptor)
             raise
         return tap
-
-    def _note(self, message: Message) -> None:
-        text = message.payload.decode(errors="replace")
-        if message.say != Say.NOTE:
-            raise HostError(text)
-        self.notes.append(text)
-
-
-def _only_descriptor(message: Message) -> int:
-    if len(message.descriptors) != 1:
-        raise HostError("too many open files: raise the limit (ulimit -n)")
-    return message.descriptors[0]
-
-
-def _receive(channel: Channel, deadline: float, who: str) -> Message:
-    channel.set_timeout(max(deadline - time.monotonic(), 0.001))
-    try:
-        message = channel.receive()
-    except TimeoutError:
-        raise HostError(f"{who} is not ready after {_SETUP_TIMEOUT:.0f} s") from None
-    if message is None:
-        raise HostError(f"{who} ended while setting up")
-    return message
-
-
-def _await_end(pidfd: int) -> bool:
-    """Whether the process ended within the time."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(_END_TIMEOUT * 1000))

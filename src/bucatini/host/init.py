@@ -83,7 +83,7 @@ class _Keeper:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._command = os.fork()
         if self._command == 0:
-            execute(settings.command, birth.signal_mask, birth.standing)
+            execute(settings.command, birth.signal_mask, birth.standing, settings.argv0)
         if self._own_group:
             # The child does the same; whoever comes first, no signal finds the group missing.
             with contextlib.suppress(OSError):

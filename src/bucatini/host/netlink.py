@@ -33,8 +33,8 @@ _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x001, 0x004, 0x300
 _CREATE, _EXCLUSIVE = 0x400, 0x200
 _NEWLINK, _GETLINK = 16, 18
-_NEWADDR, _GETADDR = 20, 22
-_NEWROUTE, _GETROUTE = 24, 26
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_TXQLEN = 1, 3, 4, 13
 _IFF_UP = 1
@@ -42,7 +42,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD, _IFA_F_DEPRECATED = 0x02, 0x20
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 9, 15
 _TABLE_MAIN, _PROTOCOL_BOOT, _TYPE_UNICAST = 254, 3, 1
-_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
 _ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _RECEIVE_SIZE = 1 << 16
 _TIMEOUT = 5.0  # seconds; the kernel answers at once
@@ -145,22 +145,21 @@ class Netlink:
 
     def add_address(self, index: int, address: bytes, prefix_length: int) -> None:
         """Give an interface an address; an IPv6 one without duplicate address detection, usable at once."""
-        body = _ADDRESS.pack(family_of(address), prefix_length, 0, _SCOPE_UNIVERSE, index)
-        body += _attribute(_IFA_LOCAL, address) + _attribute(_IFA_ADDRESS, address)
-        if len(address) == 16:
-            body += _attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD))
-        self._change(_NEWADDR, _CREATE | _EXCLUSIVE, body)
+        self._change(_NEWADDR, _CREATE | _EXCLUSIVE, _address_body(index, address, prefix_length))
+
+    def delete_address(self, index: int, address: bytes, prefix_length: int) -> None:
+        """Take an address from an interface; the kernel takes the routes and secondary addresses that hang on it."""
+        self._change(_DELADDR, 0, _address_body(index, address, prefix_length))
 
     def add_route(self, index: int, destination: bytes, prefix_length: int, gateway: bytes | None) -> None:
         """Add a route of the main table through `gateway`, or on the link itself when there is none."""
         scope = _SCOPE_LINK if gateway is None and len(destination) == 4 else _SCOPE_UNIVERSE
-        body = _ROUTE.pack(
-            family_of(destination), prefix_length, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, scope, _TYPE_UNICAST, 0
-        )
-        body += _attribute(_RTA_DST, destination) if prefix_length else b""
-        body += _attribute(_RTA_OIF, struct.pack("=I", index))
-        body += _attribute(_RTA_GATEWAY, gateway) if gateway is not None else b""
-        self._change(_NEWROUTE, _CREATE | _EXCLUSIVE, body)
+        self._change(_NEWROUTE, _CREATE | _EXCLUSIVE, _route_body(index, destination, prefix_length, gateway, scope))
+
+    def delete_route(self, index: int, destination: bytes, prefix_length: int, gateway: bytes | None) -> None:
+        """Delete a route of the main table that `add_route` would add; ESRCH when there is none."""
+        body = _route_body(index, destination, prefix_length, gateway, _SCOPE_NOWHERE)
+        self._change(_DELROUTE, 0, body)
 
     def _change(self, kind: int, flags: int, body: bytes) -> None:
         for _ in self._exchange(kind, _REQUEST | _ACK | flags, body):
@@ -186,6 +185,20 @@ class Netlink:
                         raise OSError(-number, os.strerror(-number))
                     return
                 yield answer
+
+
+def _address_body(index: int, address: bytes, prefix_length: int) -> bytes:
+    body = _ADDRESS.pack(family_of(address), prefix_length, 0, _SCOPE_UNIVERSE, index)
+    body += _attribute(_IFA_LOCAL, address) + _attribute(_IFA_ADDRESS, address)
+    return body + (_attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD)) if len(address) == 16 else b"")
+
+
+def _route_body(index: int, destination: bytes, prefix_length: int, gateway: bytes | None, scope: int) -> bytes:
+    family = family_of(destination)
+    body = _ROUTE.pack(family, prefix_length, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, scope, _TYPE_UNICAST, 0)
+    body += _attribute(_RTA_DST, destination) if prefix_length else b""
+    body += _attribute(_RTA_OIF, struct.pack("=I", index))
+    return body + (_attribute(_RTA_GATEWAY, gateway) if gateway is not None else b"")
 
 
 def _messages(batch: bytes) -> Iterator[tuple[int, int, bytes]]:

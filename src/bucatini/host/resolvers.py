@@ -8,7 +8,9 @@ process may have given up its file system by then, and an old list beats none.
 The file is looked at when a question comes, at most once a second, by stat: replaced, rewritten and re-linked files all
 differ in device, inode, size or a time stamp. No descriptor is kept and nothing runs while nobody asks.
 
-Does not: read `RES_OPTIONS`, `search`, `domain`, `ndots` or `sortlist`: names reach us fully qualified by the guest.
+The search list is read for the guests it is announced to; we never apply it: names reach us fully qualified.
+
+Does not: read `RES_OPTIONS`, `LOCALDOMAIN`, `ndots` or `sortlist`.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bucatini.base.address import Endpoint, family_of, pack, text, unmap
+from bucatini.host.resolv_search import search_list
 
-__all__ = ["DEFAULT_PATH", "HostResolvers", "Resolver", "ResolverConfig", "parse"]
+__all__ = ["DEFAULT_PATH", "HostResolvers", "Resolver", "ResolverConfig", "file_identity", "parse"]
 
 DEFAULT_PATH = "/etc/resolv.conf"
 MAX_RESOLVERS = 3
 """glibc MAXNS."""
+MAX_WRITTEN = 3
+"""Name servers of each family that are passed on to guests, as pasta does."""
 MAX_TIMEOUT = 30
 """Seconds, glibc RES_MAXRETRANS."""
 MAX_ATTEMPTS = 5
@@ -76,6 +81,12 @@ class ResolverConfig(NamedTuple):
     """Start each query at another resolver."""
     use_tcp: bool = False
     """Ask by TCP only (`use-vc`)."""
+    search: tuple[str, ...] = ()
+    """Names of the last `search` or `domain` line, without final dots; at most 6 names and 256 characters."""
+    nameservers_written: tuple[bytes, ...] = ()
+    """Packed addresses as written, without zones, at most 3 of each family: what a guest may be told."""
+    fallback: bool = False
+    """The file names no usable name server; `resolvers` is the machine itself."""
 
 
 def parse(
@@ -87,24 +98,43 @@ def parse(
     OSError: that nameserver is then left out.
     """
     resolvers: list[Resolver] = []
+    written: list[bytes] = []
     options: dict[str, str] = {}
+    search: tuple[str, ...] = ()
     for line in content.split("\n"):
         if line[:1].isspace():
             continue  # A keyword starts in the first column; elsewhere it is no keyword to the C library either.
         keyword, *words = _COMMENT.split(line)[0].split() or [""]
-        if keyword == "nameserver" and words and len(resolvers) < MAX_RESOLVERS:
-            resolver = _resolver(words[0], port, zone_index)
+        if keyword == "nameserver" and words:
+            written += _written(words[0], written)
+            resolver = _resolver(words[0], port, zone_index) if len(resolvers) < MAX_RESOLVERS else None
             if resolver is not None:
                 resolvers.append(resolver)
         elif keyword == "options":
             options.update((name, value) for name, _, value in (word.partition(":") for word in words))
+        elif keyword in ("search", "domain") and words:
+            search = search_list(words if keyword == "search" else words[:1])
     return ResolverConfig(
         tuple(resolvers) or (Resolver(Endpoint(pack("127.0.0.1"), port)),),
         _number(options.get("timeout"), 1, MAX_TIMEOUT),
         _number(options.get("attempts"), 1, MAX_ATTEMPTS) or DEFAULT_ATTEMPTS,
         "rotate" in options,
         "use-vc" in options or "usevc" in options,
+        search,
+        tuple(written),
+        not resolvers,
     )
+
+
+def file_identity(path: str) -> tuple[int, ...] | None:
+    """What differs once the file behind `path` was replaced, rewritten or re-linked; None when it is no regular file.
+
+    Raises OSError as stat(2) does.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        return None  # A pipe would block who reads it.
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class HostResolvers:
@@ -141,12 +171,9 @@ class HostResolvers:
     def _look(self, now: float) -> None:
         self._next_look = now + self._interval
         try:
-            status = os.stat(self._path)
-            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            if identity == self._identity:
+            identity = file_identity(self._path)
+            if identity is None or identity == self._identity:
                 return
-            if not stat.S_ISREG(status.st_mode):
-                return  # A pipe would block us.
             with open(self._path, "rb") as file:
                 content = file.read(MAX_FILE)
         except OSError:
@@ -166,6 +193,16 @@ def _resolver(word: str, port: int, zone_index: Callable[[str], int]) -> Resolve
     except (OSError, ValueError):
         return None
     return Resolver(Endpoint(packed, port), scope if len(packed) == 16 else 0)
+
+
+def _written(word: str, before: list[bytes]) -> list[bytes]:
+    """The address of a `nameserver` line as one or no item; `before` are those of the lines above."""
+    try:
+        packed = unmap(pack(word.partition("%")[0]))
+    except ValueError:
+        return []
+    family = [address for address in before if len(address) == len(packed)]
+    return [packed] if len(family) < MAX_WRITTEN and packed not in family else []
 
 
 def _number(value: str | None, low: int, high: int) -> int | None:

@@ -17,7 +17,9 @@ from typing import NamedTuple
 from bucatini.base.address import Endpoint, family_of, text
 
 __all__ = [
+    "ANYHOW",
     "IcmpError",
+    "Outbound",
     "bind_udp",
     "connect",
     "keeps_peek_offset",
@@ -42,6 +44,8 @@ IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
 PMTUDISC_DO = 2
 IP_BIND_ADDRESS_NO_PORT = 24
+_IP_FREEBIND = (socket.IPPROTO_IP, 15)
+_IPV6_FREEBIND = (socket.IPPROTO_IPV6, 78)
 
 LISTENER_BUFFER = 4 << 20
 """Bytes asked of the kernel for first datagrams of new peers; it gives net.core.rmem_max at most."""
@@ -63,6 +67,40 @@ class IcmpError(NamedTuple):
     """The path's MTU in bytes when the error is EMSGSIZE."""
     payload: bytes
     """Of the datagram that caused it, as far as it was kept."""
+
+
+class Outbound(NamedTuple):
+    """What the host's sockets towards the network are bound to. Sockets to the host's own loopback are left alone."""
+
+    sources: tuple[bytes, ...] = ()
+    """Source addresses, packed, one per family."""
+    device4: str | None = None
+    """Interface that IPv4 leaves by (SO_BINDTODEVICE), whatever the routes say; `device6` IPv6."""
+    device6: str | None = None
+    scope: int = 0
+    """Index of the interface that IPv6 link-local destinations are on; 0: none."""
+
+    def scope_of(self, address: bytes) -> int:
+        """The interface index to give `connect` with `address`."""
+        return self.scope if address[0] == 0xFE and len(address) == 16 and address[1] & 0xC0 == 0x80 else 0
+
+    def apply(self, sock: socket.socket, target: bytes, port: int = 0) -> None:
+        """Bind `sock`, which is to reach `target`, to what was asked for, and `port` with it. Raises OSError."""
+        if target[0] == 127 if len(target) == 4 else target == _LOOPBACK6:
+            return
+        device = self.device4 if len(target) == 4 else self.device6
+        if device is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+        for source in self.sources:
+            if len(source) == len(target):
+                if not port:
+                    sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind(sockaddr(Endpoint(source, port), self.scope_of(source)))
+
+
+_LOOPBACK6 = bytes(15) + b"\x01"
+ANYHOW = Outbound()
+"""The kernel chooses source and interface."""
 
 
 def sockaddr(endpoint: Endpoint, scope: int = 0) -> tuple[str, int] | tuple[str, int, int, int]:
@@ -111,9 +149,9 @@ def open_tcp(family: int) -> socket.socket:
     return sock
 
 
-def connect(sock: socket.socket, endpoint: Endpoint) -> int:
-    """Begin or make a connection. 0 when it is made or under way, else errno."""
-    error = sock.connect_ex(sockaddr(endpoint))
+def connect(sock: socket.socket, endpoint: Endpoint, scope: int = 0) -> int:
+    """Begin or make a connection. 0 when it is made or under way, else errno. `scope` as for `sockaddr`."""
+    error = sock.connect_ex(sockaddr(endpoint, scope))
     return 0 if error == errno.EINPROGRESS else error
 
 
@@ -131,7 +169,7 @@ def socket_error(sock: socket.socket) -> int:
         return error.errno or errno.EIO
 
 
-def open_udp(guest_port: int, target: Endpoint, segmented: bool) -> socket.socket:
+def open_udp(guest_port: int, target: Endpoint, segmented: bool, outbound: Outbound = ANYHOW) -> socket.socket:
     """A UDP socket connected to `target`, bound to `guest_port` when the host lets us, else to any port.
 
     `segmented`: the link takes trains of datagrams, so the socket may receive them (UDP_GRO). Raises OSError.
@@ -145,10 +183,16 @@ def open_udp(guest_port: int, target: Endpoint, segmented: bool) -> socket.socke
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         # Two flows of one guest port to different peers share the port; an owner without SO_REUSEADDR keeps it to
         # itself.
+        try:
+            outbound.apply(sock, target.address, guest_port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            outbound.apply(sock, target.address)
         with contextlib.suppress(OSError):
             sock.bind(("" if family == socket.AF_INET else "::", guest_port))
         _prepare_udp(sock, family, segmented)
-        sock.connect(sockaddr(target))
+        sock.connect(sockaddr(target, outbound.scope_of(target.address)))
         _drain(sock)
     except BaseException:
         sock.close()
@@ -175,7 +219,7 @@ def _drain(sock: socket.socket) -> None:
             return
 
 
-def open_ping(target: bytes) -> socket.socket:
+def open_ping(target: bytes, outbound: Outbound = ANYHOW) -> socket.socket:
     """An ICMP echo socket connected to the packed address `target` (icmp(7), "ping sockets"). Raises OSError.
 
     EACCES means that `net.ipv4.ping_group_range` of the host leaves this group out.
@@ -188,7 +232,8 @@ def open_ping(target: bytes) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-        sock.connect(sockaddr(Endpoint(target, 0)))
+        outbound.apply(sock, target)
+        sock.connect(sockaddr(Endpoint(target, 0), outbound.scope_of(target)))
     except BaseException:
         sock.close()
         raise
@@ -209,14 +254,17 @@ def read_error(sock: socket.socket) -> IcmpError | None:
     return IcmpError(errno.EIO, -1, 0, 0, payload)
 
 
-def listen_tcp(address: bytes | None, port: int, family: int) -> socket.socket:
-    """A listening TCP socket; `address` None means every address of `family`. Raises OSError."""
+def listen_tcp(
+    address: bytes | None, port: int, family: int, device: str = "", freebind: bool = False
+) -> socket.socket:
+    """A listening TCP socket; `address` None means every address of `family`. Raises OSError.
+
+    `device`: serve what comes by this interface only. `freebind`: an address that the host does not have yet will do.
+    """
     sock = socket.socket(family, socket.SOCK_STREAM | _FLAGS)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((text(address) if address else ("0.0.0.0" if family == socket.AF_INET else "::"), port))
+        _bind(sock, address, port, device, freebind)
         sock.listen(1024)
     except BaseException:
         sock.close()
@@ -224,30 +272,32 @@ def listen_tcp(address: bytes | None, port: int, family: int) -> socket.socket:
     return sock
 
 
-def probe_udp(address: bytes | None, port: int, family: int) -> None:
+def probe_udp(address: bytes | None, port: int, family: int, device: str = "", freebind: bool = False) -> None:
     """Raise OSError when a UDP port is in use by anybody; `bind_udp` alone would share it with another socket of this
     user.
     """
     with socket.socket(family, socket.SOCK_DGRAM | _FLAGS) as sock:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((text(address) if address else ("0.0.0.0" if family == socket.AF_INET else "::"), port))
+        _bind(sock, address, port, device, freebind)
 
 
 def bind_udp(
-    address: bytes | None, port: int, family: int, peer: Endpoint | None = None, segmented: bool = False
+    address: bytes | None,
+    port: int,
+    family: int,
+    peer: Endpoint | None = None,
+    segmented: bool = False,
+    device: str = "",
+    freebind: bool = False,
 ) -> socket.socket:
     """A UDP socket of a published port; with `peer`, one of its conversations, connected. Raises OSError.
 
     All sockets of the port share it by SO_REUSEPORT, which the kernel grants to the same user only: nobody else may
-    listen beside us.
+    listen beside us. `device` and `freebind` as for `listen_tcp`.
     """
     sock = socket.socket(family, socket.SOCK_DGRAM | _FLAGS)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((text(address) if address else ("0.0.0.0" if family == socket.AF_INET else "::"), port))
+        _bind(sock, address, port, device, freebind)
         if peer is not None:
             _prepare_udp(sock, family, segmented)
             sock.connect(sockaddr(peer))
@@ -261,3 +311,15 @@ def bind_udp(
         sock.close()
         raise
     return sock
+
+
+def _bind(sock: socket.socket, address: bytes | None, port: int, device: str, freebind: bool) -> None:
+    """The device first: what it does not serve must not come in between."""
+    ipv6 = sock.family == socket.AF_INET6
+    if ipv6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if device:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+    if freebind:
+        sock.setsockopt(*(_IPV6_FREEBIND if ipv6 else _IP_FREEBIND), 1)
+    sock.bind((text(address) if address else ("::" if ipv6 else "0.0.0.0"), port))

@@ -1,7 +1,6 @@
-"""The few system calls Python 3.11 has no function for: unshare(2), mount(2), umount2(2), prctl(2).
+"""The few system calls Python 3.11 has no function for: unshare(2), setns(2), mount(2), prctl(2), inotify(7).
 
-Each raises OSError with the kernel's errno, as the functions of `os` do. Only the guest's processes import this module:
-`ctypes` is not needed by the engine.
+Each raises OSError with the kernel's errno, as the functions of `os` do.
 
 Does not: judge errors or phrase them for people; the callers know what they were trying to do.
 """
@@ -18,6 +17,9 @@ __all__ = [
     "CLONE_NEWPID",
     "CLONE_NEWUSER",
     "CLONE_NEWUTS",
+    "IN_DELETE",
+    "IN_MOVED_FROM",
+    "IN_ONLYDIR",
     "MNT_DETACH",
     "MS_BIND",
     "MS_NODEV",
@@ -25,8 +27,11 @@ __all__ = [
     "MS_NOSUID",
     "MS_REC",
     "MS_SLAVE",
+    "add_watch",
     "mount",
+    "open_inotify",
     "set_not_dumpable",
+    "setns",
     "unmount",
     "unshare",
 ]
@@ -48,6 +53,11 @@ MS_REC = 16384
 MS_SLAVE = 1 << 19
 MNT_DETACH = 2
 
+# linux/inotify.h
+IN_MOVED_FROM = 0x40
+IN_DELETE = 0x200
+IN_ONLYDIR = 0x01000000
+
 _PR_SET_DUMPABLE = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,6 +67,11 @@ _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctype
 def unshare(flags: int) -> None:
     """Leave the namespaces named by the CLONE_NEW* `flags` for new ones; the next child enters a new PID namespace."""
     _check(_libc.unshare(flags))
+
+
+def setns(descriptor: int, flag: int) -> None:
+    """Enter the namespace `descriptor` stands for, which must be of the kind of the CLONE_NEW* `flag`."""
+    _check(_libc.setns(descriptor, flag))
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
@@ -74,7 +89,18 @@ def set_not_dumpable() -> None:
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
-def _check(result: int) -> None:
+def open_inotify() -> int:
+    """A new inotify descriptor, non-blocking."""
+    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def add_watch(inotify: int, path: str, events: int) -> None:
+    """Let `inotify` tell of the IN_* `events` at `path`."""
+    _check(_libc.inotify_add_watch(inotify, os.fsencode(path), ctypes.c_uint32(events)))
+
+
+def _check(result: int) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+    return result

@@ -12,16 +12,18 @@ Does not: set addresses or bring the interface up (`netconf.py`), nor read and w
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
 from typing import NamedTuple
 
-__all__ = ["VNET_HEADER_LENGTH", "Offloads", "Tap", "open_tap"]
+__all__ = ["VNET_HEADER_LENGTH", "Offloads", "Tap", "open_tap", "read_mac"]
 
 VNET_HEADER_LENGTH = 12
 """Bytes of the virtio-net header before each frame: with `num_buffers`, as VIRTIO 1.x has it."""
 
+_SIOCGIFHWADDR = 0x8927
 _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
@@ -29,6 +31,12 @@ _TUNSETVNETLE = 0x400454DC
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
+_IFF_TUN_EXCL = 0x8000
+_FLAGS = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
+
+_NAME_MAX = 15  # bytes; IFNAMSIZ has room for a NUL
+_MAC_AT = 18  # struct ifreq: name, address family, address
+_MAC_LENGTH = 6
 
 _CSUM, _TSO4, _TSO6, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x20, 0x40
 _BEST_FIRST = (_CSUM | _TSO4 | _TSO6 | _USO4 | _USO6, _CSUM | _TSO4 | _TSO6, _CSUM)
@@ -68,23 +76,35 @@ class Tap(NamedTuple):
 
     descriptor: int
     offloads: Offloads
+    mac: bytes
+    """6 bytes: the interface's address when this was made; whoever rules the guest's namespace may change it."""
 
 
-def open_tap(name: str, wanted: Offloads) -> Tap:
-    """A new TAP interface `name` in the caller's network namespace, with the best offloads within `wanted`.
+def open_tap(name: str, wanted: Offloads, *, reuse: bool = False) -> Tap:
+    """A new TAP interface `name` in the caller's network namespace, with the best offloads within `wanted`. With
+    `reuse` a persistent one that exists and is in nobody's hands is taken too.
 
-    Raises OSError: ENOENT and EACCES tell of /dev/net/tun, EPERM of the privilege, EINVAL of the name.
+    Raises OSError: ENOENT and EACCES tell of /dev/net/tun, EPERM of the privilege, EINVAL of the name, EBUSY of an
+    interface that has it already.
     """
+    if not 0 < len(os.fsencode(name)) <= _NAME_MAX or "%" in name:  # the kernel would choose or cut the name
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        request = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
+        request = struct.pack("16sH22x", os.fsencode(name), _FLAGS if reuse else _FLAGS | _IFF_TUN_EXCL)
         fcntl.ioctl(descriptor, _TUNSETIFF, request)
         fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_LENGTH))
         fcntl.ioctl(descriptor, _TUNSETVNETLE, struct.pack("i", 1))
-        return Tap(descriptor, _negotiate(descriptor, wanted))
+        return Tap(descriptor, _negotiate(descriptor, wanted), read_mac(descriptor))
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def read_mac(descriptor: int) -> bytes:
+    """The 6 bytes the interface behind an open TAP has now. Raises OSError."""
+    answer = fcntl.ioctl(descriptor, _SIOCGIFHWADDR, bytes(40))
+    return answer[_MAC_AT : _MAC_AT + _MAC_LENGTH]
 
 
 def _negotiate(descriptor: int, wanted: Offloads) -> Offloads:

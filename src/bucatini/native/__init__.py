@@ -1,8 +1,8 @@
 """The only unsafe code of the program: memory that frames live in, and the system calls that act on it.
 
-Two twins stand behind one interface: `fast` (Cython: pointers, `msghdr` arrays, no exception for EAGAIN) and `slow`
-(plain Python, same results). `Arena` and `checksum` come from the first that is there; `FORM` says which.
-`BUCATINI_PURE=1` takes the second. Each test of this package runs against both.
+Two pairs of twins stand behind one interface: `fast` and `fast_splices` (Cython: pointers, `msghdr` arrays, no
+exception for EAGAIN), `slow` and `slow_splices` (plain Python, same results). The first that is there is taken; `FORM`
+says which. `BUCATINI_PURE=1` takes the second. Each test of this package runs against both.
 
 Results follow one rule: a count of bytes or frames when it is zero or more, `-errno` when the kernel refused. Nothing
 here raises for what a peer or a full buffer can cause; a position outside the arena is a bug of ours and raises
@@ -14,17 +14,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bucatini.native.slow import Arena, checksum, splice
+    from bucatini.native.slow import Arena, checksum
+    from bucatini.native.slow_splices import CLOSED, FAILED, FAR_RESET, NEAR_RESET, Pair, Splicer
 
     FORM: str
 else:
     try:
-        from bucatini.native.fast import Arena, checksum, splice
+        from bucatini.native.fast import Arena, checksum
+        from bucatini.native.fast_splices import CLOSED, FAILED, FAR_RESET, NEAR_RESET, Pair, Splicer
 
         FORM = "compiled"
     except ImportError:
-        from bucatini.native.slow import Arena, checksum, splice
+        from bucatini.native.slow import Arena, checksum
+        from bucatini.native.slow_splices import CLOSED, FAILED, FAR_RESET, NEAR_RESET, Pair, Splicer
 
         FORM = "pure"
 
-__all__ = ["FORM", "Arena", "checksum", "splice"]
+__all__ = ["CLOSED", "FAILED", "FAR_RESET", "FORM", "NEAR_RESET", "Arena", "Pair", "Splicer", "checksum"]

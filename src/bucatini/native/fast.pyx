@@ -26,6 +26,11 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
 
 cdef extern from "<sys/socket.h>" nogil:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    """
     ctypedef unsigned int socklen_t
     cdef struct msghdr:
         void *msg_name
@@ -57,21 +62,12 @@ cdef extern from "<sys/socket.h>" nogil:
     size_t CMSG_SPACE(size_t length)
     int SOL_SOCKET, MSG_PEEK, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC
 
-cdef extern from "<fcntl.h>" nogil:
-    """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    """
-    ssize_t c_splice "splice"(int fd_in, void *off_in, int fd_out, void *off_out, size_t len, unsigned int flags)
-
 cdef enum:
     SO_PEEK_OFF = 42
     SO_MEMINFO = 55
     SOL_UDP = 17
     UDP_SEGMENT = 103
     UDP_GRO = 104
-    SPLICE_FLAGS = 3  # MOVE | NONBLOCK
     MAX_BATCH = 64
     SCRATCH = 1 << 18
     CONTROL = 64
@@ -114,12 +110,6 @@ def checksum(data, unsigned long initial=0):
         return _sum(<const unsigned char *> buffer.buf, buffer.len, initial)
     finally:
         PyBuffer_Release(&buffer)
-
-
-def splice(int source, int destination, Py_ssize_t count):
-    """As `slow.splice`."""
-    cdef ssize_t moved = c_splice(source, NULL, destination, NULL, count, SPLICE_FLAGS)
-    return moved if moved >= 0 else -errno
 
 
 cdef class Arena:

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 
-__all__ = ["Arena", "checksum", "splice"]
+__all__ = ["Arena", "checksum"]
 
 SO_PEEK_OFF = 42
 SO_MEMINFO = 55
@@ -44,14 +44,6 @@ def checksum(data: bytes | bytearray | memoryview, initial: int = 0) -> int:
         value <<= 8
     value += initial
     return value % 65535 or (65535 if value else 0)
-
-
-def splice(source: int, destination: int, count: int) -> int:
-    """Move up to `count` bytes between two descriptors, one of which is a pipe (splice(2), non-blocking)."""
-    try:
-        return os.splice(source, destination, count, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
-    except OSError as error:
-        return -(error.errno or errno.EIO)
 
 
 class Arena:

@@ -15,6 +15,7 @@ from bucatini.base.events import FlowEvent, Listener
 from bucatini.base.reasons import Counters
 from bucatini.observe.console import Console, RefusalHint
 from bucatini.observe.events import EventLog
+from bucatini.observe.log import Level, Log, LogListener
 from bucatini.observe.output import open_output
 from bucatini.observe.pcapng import PcapngWriter
 from bucatini.observe.settings import ObserveSettings
@@ -26,12 +27,14 @@ __all__ = ["Observers"]
 class Observers:
     """Opens what `settings` ask for. Raises ConfigError when a file cannot be opened; nothing is left open then.
 
-    `stderr` is where lines, the summary and warnings go; it must have a descriptor.
+    `stderr` is where lines, the summary and warnings go; it must have a descriptor. With `diary` lines and warnings go
+    there instead, and events too where its level asks for them; it stays the caller's to close.
     """
 
-    __slots__ = ("_console", "_hint", "_listeners", "_log", "_summary", "_verbose", "capture")
+    __slots__ = ("_console", "_diary", "_hint", "_listeners", "_log", "_summary", "_verbose", "capture")
 
-    def __init__(self, settings: ObserveSettings, *, stderr: TextIO | None = None) -> None:
+    def __init__(self, settings: ObserveSettings, *, stderr: TextIO | None = None, diary: Log | None = None) -> None:
+        self._diary = diary
         self._console = Console((stderr or sys.stderr).fileno())
         self._verbose = settings.verbose
         self._summary = Summary() if settings.summary else None
@@ -48,6 +51,8 @@ class Observers:
         wanted: list[Listener | None] = [self._log, self._summary, self._hint]
         if settings.verbose:
             wanted.append(self._console)
+        if diary is not None and diary.says(Level.DEBUG):
+            wanted.append(LogListener(diary))
         self._listeners = tuple(listener for listener in wanted if listener is not None)
 
     def on_event(self, event: FlowEvent, now: float) -> None:
@@ -58,12 +63,12 @@ class Observers:
     @property
     def wants_flows(self) -> bool:
         """Whether anybody asked for flows that are opened and closed; refused ones are always counted."""
-        return bool(self._log or self._summary or self._verbose)
+        return bool(self._log or self._summary or self._verbose or (self._diary and self._diary.says(Level.DEBUG)))
 
     @property
     def buffers(self) -> bool:
         """Whether there is anything to `flush`."""
-        return bool(self.capture or self._log or self._verbose)
+        return bool(self.capture or self._log or self._verbose or self._diary)
 
     def flush(self) -> None:
         """Write what is buffered, without waiting."""
@@ -73,14 +78,21 @@ class Observers:
             self._log.flush()
         if self._verbose:
             self._console.flush()
+        if self._diary is not None:
+            self._diary.flush()
 
     def say(self, line: str) -> None:
-        """A line for those who asked for `-v`."""
-        if self._verbose:
+        """A line for those who asked for `-v`, and for the diary."""
+        if self._diary is not None:
+            self._diary.info(line)
+        elif self._verbose:
             self._console.say(line)
 
     def warn(self, line: str) -> None:
         """A line for everybody, at once: something the user asked for does not happen."""
+        if self._diary is not None:
+            self._diary.warning(line)
+            return
         self._console.say(line)
         self._console.flush()
 

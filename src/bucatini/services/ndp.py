@@ -4,7 +4,7 @@ A solicitation from `::` is duplicate address detection and stays unanswered wha
 take any address. One for the guest's own address stays unanswered too. The rest gets an advertisement with the router,
 solicited and override flags. The validity rules of RFC 4861 section 7.1.1 are all kept, the hop limit of 255 above all.
 
-Does not answer router solicitations: addresses and routes are set by netlink. Does not learn neighbours.
+Does not answer router solicitations: `services.router` does. Does not learn neighbours.
 """
 
 from __future__ import annotations

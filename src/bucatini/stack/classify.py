@@ -23,13 +23,14 @@ from bucatini.wire.tcp import TcpOptions, TcpView
 from bucatini.wire.udp import UdpView
 from bucatini.wire.virtio_net import VirtioNetHeader
 
-__all__ = ["ARP", "FRAGMENT", "ICMP", "LINK_HEADER", "TCP", "UDP", "Packet"]
+__all__ = ["ARP", "FRAGMENT", "ICMP", "IGMP", "LINK_HEADER", "TCP", "UDP", "Packet"]
 
 ARP = 1
 TCP = 2
 UDP = 3
 ICMP = 4
 FRAGMENT = 5
+IGMP = 6
 
 LINK_HEADER = 12
 """Bytes before the Ethernet header: virtio_net_hdr."""
@@ -214,6 +215,9 @@ class Packet:
             if not self.icmp.parse(self.buf, ip.payload_at, ip.end):
                 return ICMP_HEADER
             end = ip.end
+        elif protocol == 2 and ip.version == 4:
+            self.kind = IGMP  # its checksum is its reader's business
+            return 0
         else:
             return PROTOCOL
         if not self.vnet.flags & CHECKSUM_KNOWN and not self._sum_is_right(end):

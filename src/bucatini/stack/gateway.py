@@ -15,9 +15,13 @@ from bucatini.base.address import Endpoint
 from bucatini.base.reasons import DropReason
 from bucatini.flows.tcp_flow import TcpFlow
 from bucatini.services.arp import ArpSettings, answer_arp
+from bucatini.services.dhcp import answer_dhcp
+from bucatini.services.dhcpv6 import answer_dhcpv6
 from bucatini.services.echo import EchoSettings, answer_echo
 from bucatini.services.icmp_error import ErrorKind, IcmpErrorSettings, icmp_error, icmp_error_packet
+from bucatini.services.membership import group_mac
 from bucatini.services.ndp import NdpSettings, answer_ndp
+from bucatini.services.router import advertisement, answer_solicitation
 from bucatini.stack.classify import LINK_HEADER, Packet
 from bucatini.stack.reassembly import Reassembler
 from bucatini.stack.settings import StackSettings
@@ -26,6 +30,7 @@ from bucatini.wire.ethernet import emit_ethernet
 from bucatini.wire.icmp import complete_v4, complete_v6
 from bucatini.wire.ipv4 import emit_ipv4
 from bucatini.wire.ipv6 import emit_ipv6
+from bucatini.wire.ndp import ROUTER_SOLICITATION
 from bucatini.wire.octets import load_bytes
 from bucatini.wire.tcp import emit_tcp
 from bucatini.wire.udp import emit_udp
@@ -33,6 +38,8 @@ from bucatini.wire.udp import emit_udp
 __all__ = ["Gateway"]
 
 ETHERNET = 14
+ARP_SENDER = 14
+"""Where in an ARP packet the sender's protocol address stands (RFC 826)."""
 RST, ACK, SYN, FIN = 0x04, 0x10, 0x02, 0x01
 HOP_LIMIT = 64
 ERRORS_PER_SECOND = 1000
@@ -63,19 +70,26 @@ class Gateway:
     """One guest's gateway. `now` is set to the instant of each turn by the engine, for the budget of errors."""
 
     def __init__(self, settings: StackSettings, counters: Any) -> None:
-        self.settings = settings
         self.counters = counters
         self.reassembler = Reassembler()
-        guests = frozenset(settings.guests)
-        self._arp = ArpSettings(settings.gateway_mac, guests)
-        self._ndp = NdpSettings(settings.gateway_mac, guests)
-        self._echo = EchoSettings(settings.gateway_mac, frozenset(settings.gateways))
-        self._errors = IcmpErrorSettings(
-            settings.gateway_mac, settings.gateway_ipv4 or bytes(4), settings.gateway_ipv6 or bytes(16)
-        )
+        self._use(settings)
         self._budget = float(ERROR_BURST)
         self._budget_at = 0.0
         self.now = 0.0
+
+    def _use(self, settings: StackSettings) -> None:
+        self.settings = settings
+        guests = frozenset(settings.guests)
+        self._arp = ArpSettings(settings.gateway_mac, guests)
+        self._ndp = NdpSettings(settings.gateway_mac, guests)
+        self._echo = EchoSettings(settings.gateway_mac, frozenset(settings.echoes))
+        self._errors = IcmpErrorSettings(
+            settings.gateway_mac, settings.gateway_ipv4 or bytes(4), settings.gateway_ipv6 or bytes(16)
+        )
+
+    def reconfigure(self, settings: StackSettings) -> None:
+        """The network is another from now on."""
+        self._use(settings)
 
     # -- services
 
@@ -83,9 +97,34 @@ class Gateway:
         """Reply to an ARP request."""
         return answer_arp(_frame(packet), self._arp)
 
+    def arp_sender(self, packet: Packet) -> bytes | None:
+        """Who asks, as its ARP packet says."""
+        at = packet.ethernet_at + ETHERNET + ARP_SENDER
+        return bytes(packet.memory[at : at + 4]) if at + 4 <= packet.end else None
+
     def ndp(self, packet: Packet) -> bytes | None:
-        """Advertisement for a neighbour solicitation."""
-        return answer_ndp(_frame(packet), self._ndp)
+        """Advertisement for a neighbour or router solicitation."""
+        settings = self.settings
+        if packet.icmp.type == ROUTER_SOLICITATION:
+            return None if settings.router is None else answer_solicitation(_frame(packet), settings.router)
+        return answer_ndp(_frame(packet), self._ndp) if settings.ndp else None
+
+    def advertisement(self) -> bytes | None:
+        """An unsolicited router advertisement."""
+        return None if self.settings.router is None else advertisement(self.settings.router)
+
+    def dhcp(self, packet: Packet) -> bytes | None:
+        """Answer to a DHCP or BOOTP message."""
+        if self.settings.dhcp is None:
+            return None
+        answer = answer_dhcp(_frame(packet), self.settings.dhcp, verified=True)
+        return None if answer is None else answer.frame
+
+    def dhcpv6(self, packet: Packet) -> bytes | None:
+        """Answer to a DHCPv6 message."""
+        if self.settings.dhcpv6 is None:
+            return None
+        return answer_dhcpv6(_frame(packet), self.settings.dhcpv6, verified=True)
 
     def echo(self, packet: Packet) -> bytes | None:
         """Reply to an echo request to the gateway itself."""
@@ -190,7 +229,8 @@ class Gateway:
         emit_udp(memoryview(transport), 0, source.port, destination.port, length, 0)
         total = pseudo_header(source.address, destination.address, 17, length) + partial(transport) + partial(payload)
         transport[6:8] = finish_udp(total % 0xFFFF or 0xFFFF).to_bytes(2, "big")
-        return self._packet(bytes(transport) + payload, 17, source.address, destination.address)
+        group = group_mac(destination.address) if _is_group(destination.address) else None
+        return self._packet(bytes(transport) + payload, 17, source.address, destination.address, group)
 
     def echo_reply(self, flow: Any, message: bytes) -> bytes:
         """The echo reply a ping socket received, under the guest's own identifier."""
@@ -224,14 +264,22 @@ class Gateway:
         ports = load_bytes(packet.memory, at + header, 4)
         return addresses[size:] + addresses[:size] + ports[2:] + ports[:2]
 
-    def _packet(self, transport: bytes, protocol: int, source: bytes, destination: bytes) -> bytes:
-        return self._ethernet(_ip_packet(transport, protocol, source, destination))
+    def _packet(
+        self, transport: bytes, protocol: int, source: bytes, destination: bytes, group: bytes | None = None
+    ) -> bytes:
+        # mDNS wants to see that a datagram was not routed (RFC 6762 section 11).
+        hops = HOP_LIMIT if group is None else 255
+        return self._ethernet(_ip_packet(transport, protocol, source, destination, hops), group)
 
-    def _ethernet(self, packet: bytes) -> bytes:
+    def _ethernet(self, packet: bytes, mac: bytes | None = None) -> bytes:
         header = bytearray(ETHERNET)
         ethertype = 0x0800 if packet[0] >> 4 == 4 else 0x86DD
-        emit_ethernet(memoryview(header), 0, self.settings.guest_mac, self.settings.gateway_mac, ethertype)
+        emit_ethernet(memoryview(header), 0, mac or self.settings.guest_mac, self.settings.gateway_mac, ethertype)
         return bytes(header) + packet
+
+
+def _is_group(address: bytes) -> bool:
+    return 224 <= address[0] < 240 if len(address) == 4 else address[0] == 0xFF
 
 
 def _frame(packet: Packet) -> bytes:
@@ -239,13 +287,13 @@ def _frame(packet: Packet) -> bytes:
     return bytes(packet.memory[packet.ethernet_at : packet.end])
 
 
-def _ip_packet(transport: bytes, protocol: int, source: bytes, destination: bytes) -> bytes:
+def _ip_packet(transport: bytes, protocol: int, source: bytes, destination: bytes, hops: int = HOP_LIMIT) -> bytes:
     if len(source) == 4:
         header = bytearray(20)
-        emit_ipv4(memoryview(header), 0, 20 + len(transport), protocol, source, destination, HOP_LIMIT)
+        emit_ipv4(memoryview(header), 0, 20 + len(transport), protocol, source, destination, hops)
     else:
         header = bytearray(40)
-        emit_ipv6(memoryview(header), 0, len(transport), protocol, source, destination, HOP_LIMIT)
+        emit_ipv6(memoryview(header), 0, len(transport), protocol, source, destination, hops)
     return bytes(header) + transport
 
 

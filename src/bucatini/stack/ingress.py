@@ -5,13 +5,15 @@ one.
 for what a frame holds. All effects go through `out` (the engine's sink). New flows are the slow path and written for
 reading; the fast path is `parse`, one dictionary look-up, and the flow's own machine.
 
-Where a conversation really goes is decided once, by `_dial`: the gateway's port 53 is our resolver, any other port of
-the gateway is the host's loopback, everything else is itself. Policy is asked about the address the guest used. A
-refusal is told at once: RST for TCP, ICMP administratively prohibited for the rest.
+Where a conversation really goes is decided once, by `forward.translate`: some addresses of the virtual network mean the
+host's loopback, a resolver, or the host itself; everything else is itself. Port 53 of `StackSettings.resolvers` is our
+own name service. Policy is asked about the address the guest used. A refusal is told at once: RST for TCP, ICMP
+administratively prohibited for the rest.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +25,9 @@ from bucatini.flows.datagram_flow import DatagramFlow
 from bucatini.flows.table import FlowTable
 from bucatini.flows.tcp import guest_segment, guest_unreachable, open_from_guest
 from bucatini.flows.tcp_flow import TcpFlow
-from bucatini.stack.classify import ARP, FRAGMENT, TCP, UDP, Packet
+from bucatini.services.membership import MLD_TYPES
+from bucatini.stack.addresses import GuestAddresses
+from bucatini.stack.classify import ARP, FRAGMENT, IGMP, TCP, UDP, Packet
 from bucatini.stack.gateway import Gateway
 from bucatini.stack.settings import StackSettings
 
@@ -44,14 +48,18 @@ DESTINATION_UNUSABLE = int(DropReason.DESTINATION_UNUSABLE)
 SOURCE_UNSPECIFIED = int(DropReason.SOURCE_UNSPECIFIED)
 ICMP_TYPE = int(DropReason.ICMP_TYPE)
 
-LOOPBACK_V4 = bytes((127, 0, 0, 1))
-LOOPBACK_V6 = bytes(15) + b"\x01"
+HOST_SEND_FAILED = int(DropReason.HOST_SEND_FAILED)
+PROTOCOL = int(DropReason.PROTOCOL)
+ECONNREFUSED = errno.ECONNREFUSED
+SERVICE_OFF = int(DropReason.SERVICE_OFF)
+DHCP_SERVER_PORT = 67
+DHCPV6_SERVER_PORT = 547
 
 
 class Ingress:
     """One guest's way in. `decide` is policy; `isn` gives an initial sequence number for a key (RFC 6528)."""
 
-    __slots__ = ("decide", "gateway", "isn", "out", "packet", "settings", "table")
+    __slots__ = ("addresses", "decide", "gateway", "isn", "out", "packet", "settings", "table")
 
     def __init__(
         self,
@@ -62,7 +70,9 @@ class Ingress:
         decide: Callable[[Request], Verdict],
         isn: Callable[[bytes], int],
         out: Any,
+        addresses: GuestAddresses,
     ) -> None:
+        self.addresses = addresses
         self.packet = packet
         self.table = table
         self.settings = settings
@@ -120,14 +130,21 @@ class Ingress:
         peer = Endpoint(packet.destination(), segment.destination_port)
         if _is_group(peer.address) or _is_unspecified(guest.address) or peer.address in self.settings.guests:
             return DESTINATION_UNUSABLE
+        if not self.settings.tcp:
+            return PROTOCOL
+        self.addresses.learn(guest.address)
         reason, verdict = self._ask(6, "tcp", guest, peer, now)
         if reason:
             self.out.transmit_frame(self.gateway.reset_for(packet))
             return reason
+        host = self.settings.translation.outbound(6, peer.address, peer.port)
+        if self._nowhere(host, peer):
+            self.out.transmit_frame(self.gateway.reset_for(packet))
+            return DESTINATION_UNUSABLE
         flow = TcpFlow(guest, peer, EGRESS, now)
         flow.key = packet.key()
         flow.rule = verdict.rule
-        flow.host = self._dial(peer)
+        flow.host = host
         family = len(guest.address)
         segmented = self.settings.tso4 if family == 4 else self.settings.tso6
         flow.set_link(self.settings.mss(family), segmented)
@@ -154,23 +171,41 @@ class Ingress:
         datagram = packet.udp
         if datagram.source_port == 0 or datagram.destination_port == 0:
             return PORT_ZERO
+        if datagram.destination_port == (DHCP_SERVER_PORT if packet.ip.version == 4 else DHCPV6_SERVER_PORT):
+            return self._lease()
         guest = Endpoint(packet.source(), datagram.source_port)
         peer = Endpoint(packet.destination(), datagram.destination_port)
         if _is_unspecified(guest.address):
             return SOURCE_UNSPECIFIED
         if peer.address in self.settings.guests:
             return DESTINATION_UNUSABLE
-        if peer.port == DNS_PORT and peer.address in self.settings.gateways:
+        if not self.settings.udp:
+            return PROTOCOL
+        self.addresses.learn(guest.address)
+        if _is_multicast(peer.address):
+            return self._to_group(guest, peer, now)
+        if self._is_service(peer):
             return self._dns(guest, peer)
         reason, verdict = self._ask(17, "udp", guest, peer, now)
         if reason:
             self.out.transmit_error(self.gateway.prohibited(packet))
             return reason
+        host = self.settings.translation.outbound(17, peer.address, peer.port)
+        if self._nowhere(host, peer):
+            self.out.transmit_error(self.gateway.unreachable(packet, ECONNREFUSED))
+            return DESTINATION_UNUSABLE
         flow = DatagramFlow(17, guest, peer, EGRESS, now)
         flow.key = packet.key()
         flow.rule = verdict.rule
-        flow.host = self._dial(peer)
+        flow.host = host
         return self._open_datagram(flow)
+
+    def _nowhere(self, host: Endpoint | None, peer: Endpoint) -> bool:
+        """Whether `peer` is an address of our own making at which nothing answers. Its service ports are ours."""
+        return host is None and peer.address in self.settings.own and not self._is_service(peer)
+
+    def _is_service(self, peer: Endpoint) -> bool:
+        return peer.port == DNS_PORT and peer.address in self.settings.resolvers
 
     def _open_datagram(self, flow: DatagramFlow) -> DatagramFlow | int:
         error = self.out.open_datagram(flow)
@@ -180,6 +215,20 @@ class Ingress:
         self.table.add(flow)
         self.out.opened(flow)
         return flow
+
+    def _to_group(self, guest: Endpoint, group: Endpoint, now: float) -> int:
+        """A datagram to a multicast group: no flow, because answers may come from anybody."""
+        packet = self.packet
+        reason, _ = self._ask(17, "udp", guest, group, now)
+        if reason:
+            return reason
+        payload = bytes(packet.memory[packet.udp.payload_at : packet.udp.end])
+        return HOST_SEND_FAILED if self.out.send_to_group(guest, group, payload, packet.ip.hop_limit) else 0
+
+    def _lease(self) -> int:
+        """DHCP and DHCPv6 are the gateway's, or nobody's: a request never leaves this link."""
+        reply = self.gateway.dhcp(self.packet) if self.packet.ip.version == 4 else self.gateway.dhcpv6(self.packet)
+        return self._answer(reply, SERVICE_OFF)
 
     def _dns(self, guest: Endpoint, gateway: Endpoint) -> int:
         """A question to the gateway: no flow, one datagram in, one out."""
@@ -208,9 +257,13 @@ class Ingress:
         """ARP, NDP, echo: what the gateway answers itself, and echo to everybody else."""
         packet = self.packet
         if packet.kind == ARP:
+            self._learn(self.gateway.arp_sender(packet))
             return self._answer(self.gateway.arp(packet), int(DropReason.ARP_NOT_OURS))
         if packet.ip.version == 6 and 133 <= packet.icmp.type <= 137:
+            self._learn(packet.source())
             return self._answer(self.gateway.ndp(packet), int(DropReason.NDP_NOT_OURS))
+        if packet.kind == IGMP or (packet.ip.version == 6 and packet.icmp.type in MLD_TYPES):
+            return self.out.membership(bytes(packet.memory[packet.ethernet_at : packet.end]))  # type: ignore[no-any-return]
         request = 8 if packet.ip.version == 4 else 128
         if packet.icmp.type != request or packet.icmp.code != 0:
             return self._icmp_error(now)
@@ -219,6 +272,10 @@ class Ingress:
             self.out.transmit_frame(reply)
             return 0
         return self._echo(now)
+
+    def _learn(self, source: bytes | None) -> None:
+        if source is not None:
+            self.addresses.learn(source)
 
     def _answer(self, reply: bytes | None, otherwise: int) -> int:
         if reply is None:
@@ -234,6 +291,9 @@ class Ingress:
             peer = Endpoint(packet.destination(), 0)
             if _is_unspecified(guest.address) or _is_group(peer.address):
                 return DESTINATION_UNUSABLE
+            if not self.settings.icmp:
+                return PROTOCOL
+            self.addresses.learn(guest.address)
             protocol = 1 if packet.ip.version == 4 else 58
             reason, verdict = self._ask(protocol, "icmp", guest, peer, now)
             if reason:
@@ -242,6 +302,7 @@ class Ingress:
             flow = DatagramFlow(protocol, guest, peer, EGRESS, now)
             flow.key = packet.key()
             flow.rule = verdict.rule
+            flow.host = self.settings.translation.outbound(protocol, peer.address, 0)
             opened = self._open_datagram(flow)
             if isinstance(opened, int):
                 return opened
@@ -274,18 +335,14 @@ class Ingress:
             return FLOW_TABLE_FULL, verdict
         return 0, verdict
 
-    def _dial(self, peer: Endpoint) -> Endpoint | None:
-        """The host's end when it is not what the guest calls it: the gateway is the host's loopback."""
-        if peer.address == self.settings.gateway_ipv4:
-            return Endpoint(LOOPBACK_V4, peer.port)
-        if peer.address == self.settings.gateway_ipv6:
-            return Endpoint(LOOPBACK_V6, peer.port)
-        return None
-
 
 def _is_group(address: bytes) -> bool:
     """Multicast, or IPv4 above it: class E and the limited broadcast."""
     return address[0] >= 224 if len(address) == 4 else address[0] == 0xFF
+
+
+def _is_multicast(address: bytes) -> bool:
+    return 224 <= address[0] < 240 if len(address) == 4 else address[0] == 0xFF
 
 
 def _is_unspecified(address: bytes) -> bool:

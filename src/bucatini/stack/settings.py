@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bucatini.forward.translate import Translation
+from bucatini.services.dhcp import DhcpSettings
+from bucatini.services.dhcpv6 import Dhcp6Settings
+from bucatini.services.router import RouterSettings
+
 __all__ = ["StackSettings"]
 
 
 @dataclass(frozen=True, slots=True)
 class StackSettings:
-    """Addresses are packed; an address of a family that is off is None."""
+    """Addresses are packed; an address of a family that is off is None.
+
+    One immutable value, replaced whole when the host's network changes.
+    """
 
     guest_mac: bytes
     gateway_mac: bytes
     guest_ipv4: bytes | None
+    """The address the guest was given; what it uses beside it is learned, see `stack.addresses`."""
     guest_ipv6: bytes | None
     gateway_ipv4: bytes | None
     gateway_ipv6: bytes | None
@@ -23,6 +32,26 @@ class StackSettings:
     """The link cuts TCP superframes over IPv4 by itself; `tso6` over IPv6."""
     tso6: bool
     flow_limit: int = 65536
+    ipv4: bool = True
+    """Whether the link has the family at all: a guest may be without address yet."""
+    ipv6: bool = True
+    translation: Translation = Translation()
+    resolvers: tuple[bytes, ...] = ()
+    """Addresses at whose port 53 our own name service answers."""
+    own: tuple[bytes, ...] = ()
+    """Addresses that exist on this link alone: what `translation` does not lead elsewhere ends there."""
+    echoes: tuple[bytes, ...] = ()
+    """Addresses at which we answer echo requests ourselves."""
+    tcp: bool = True
+    """Protocols that are translated."""
+    udp: bool = True
+    icmp: bool = True
+    ndp: bool = True
+    """Whether neighbour solicitations are answered."""
+    dhcp: DhcpSettings | None = None
+    """None: requests are swallowed."""
+    dhcpv6: Dhcp6Settings | None = None
+    router: RouterSettings | None = None
 
     @property
     def gateways(self) -> tuple[bytes, ...]:
@@ -31,7 +60,7 @@ class StackSettings:
 
     @property
     def guests(self) -> tuple[bytes, ...]:
-        """The guest's addresses of the families that are on."""
+        """The guest's given addresses of the families that are on."""
         return tuple(address for address in (self.guest_ipv4, self.guest_ipv6) if address)
 
     def mss(self, family_length: int) -> int:

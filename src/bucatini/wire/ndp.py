@@ -1,19 +1,28 @@
-"""Neighbour Discovery messages: RFC 4861 section 4, prefix information of 4.6.2.
+"""Neighbour Discovery messages: RFC 4861 section 4, prefix information of 4.6.2, DNS options of RFC 8106.
 
 Parsing holds to what section 6.1 and 7.1 ask of the message itself: code 0, options of non-zero length that end exactly
 with the message, no multicast target. The rest of those sections (hop limit 255, checksum, addresses) needs the IP
 header and is the caller's. Options that a message type has no use for are ignored, those of a router advertisement are
 kept.
 
+The options of a router advertisement go out in the order of its fields. Functions that make single options are for who
+needs another order, and for the options that have no field.
+
 Does not know redirects. Does not fill in checksums: see `icmp.complete_v6`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from bucatini.wire.domain_names import encode_names
 
 __all__ = [
     "ADVERTISEMENT",
+    "DNSSL",
+    "INFINITE",
+    "RDNSS",
     "ROUTER_ADVERTISEMENT",
     "ROUTER_SOLICITATION",
     "SOLICITATION",
@@ -25,14 +34,26 @@ __all__ = [
     "RouterAdvertisement",
     "RouterSolicitation",
     "emit_ndp",
+    "mtu_option",
+    "option_size",
     "parse_ndp",
+    "rdnss_option",
+    "search_option",
     "solicited_node",
+    "source_mac_option",
 ]
 
 ROUTER_SOLICITATION = 133
 ROUTER_ADVERTISEMENT = 134
 SOLICITATION = 135
 ADVERTISEMENT = 136
+
+RDNSS = 25
+"""Option: recursive DNS servers, RFC 8106 section 5.1."""
+DNSSL = 31
+"""Option: DNS search list, RFC 8106 section 5.2."""
+INFINITE = 0xFFFFFFFF
+"""A lifetime that never ends, RFC 4861 4.6.2, RFC 8106 section 5."""
 
 _SOURCE_MAC = 1
 _TARGET_MAC = 2
@@ -106,6 +127,36 @@ NdpMessage = NeighborSolicitation | NeighborAdvertisement | RouterSolicitation |
 def solicited_node(address: bytes) -> bytes:
     """The solicited-node multicast address of an address: ff02::1:ff00:0/104 and its last 24 bits (RFC 4291 2.7.1)."""
     return bytes.fromhex("ff02 0000 0000 0000 0000 0001 ff") + address[13:]
+
+
+def source_mac_option(mac: bytes) -> NdpOption:
+    """The sender's Ethernet address (RFC 4861 4.6.1)."""
+    return NdpOption(_SOURCE_MAC, mac)
+
+
+def mtu_option(mtu: int) -> NdpOption:
+    """The MTU of the link, bytes (RFC 4861 4.6.4)."""
+    return NdpOption(_MTU, bytes(2) + mtu.to_bytes(4, "big"))
+
+
+def rdnss_option(servers: Iterable[bytes], lifetime: int = INFINITE) -> NdpOption:
+    """Recursive DNS servers, packed IPv6, one at least and at most 127; `lifetime` in seconds (RFC 8106 5.1)."""
+    return NdpOption(RDNSS, bytes(2) + lifetime.to_bytes(4, "big") + b"".join(servers))
+
+
+def search_option(names: Iterable[str], lifetime: int = INFINITE, limit: int = 2032) -> NdpOption | None:
+    """The DNS search list (RFC 8106 5.2), at most `limit` bytes of names, padded to a multiple of 8.
+
+    Names that are none, or no longer fit, are left out; None when none is left.
+    """
+    data = encode_names(names, limit=min(limit, 2032) & ~7)
+    padding = bytes(-len(data) % 8)
+    return NdpOption(DNSSL, bytes(2) + lifetime.to_bytes(4, "big") + data + padding) if data else None
+
+
+def option_size(option: NdpOption) -> int:
+    """Bytes of the option in a message."""
+    return len(option.body) + 2
 
 
 def parse_ndp(buf: memoryview, at: int, end: int) -> NdpMessage | None:

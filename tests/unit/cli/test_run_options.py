@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bucatini.base.errors import ConfigError
-from bucatini.cli.run import main, make_parser, split_command
+from bucatini.cli.options import split_command
+from bucatini.cli.run import main, make_parser
 from bucatini.config import RunConfig
 from bucatini.config.arguments import run_config
 
@@ -54,8 +55,8 @@ def test_every_option() -> None:
     )
     config = configured(*words.split())
     assert config.command == ("ls", "-l")
-    assert (config.slot, config.mirror_host, config.mtu) == (7, True, 9000)
-    assert (config.ipv4, config.ipv6) == (False, True)
+    assert (config.slot, config.mirror_host, config.network.mtu) == (7, True, 9000)
+    assert (config.network.ipv4, config.network.ipv6) == (False, True)
     assert config.publish == ("8080:80", "[::1]:53:5353/udp")
     assert [str(forward) for forward in config.forwards()] == ["8080:80/tcp", "[::1]:53:5353/udp"]
     assert (config.policy.preset, config.policy.allow, config.policy.deny) == (

@@ -7,15 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from bucatini.base.errors import ConfigError
+from bucatini.cli.run import make_parser
 from bucatini.config import RunConfig
 from bucatini.config.arguments import run_config
 
 
 def arguments(**given: object) -> SimpleNamespace:
-    nothing = {"slot": None, "mtu": None, "policy": None, "pcap": None, "events": None}
-    lists = {"publish": [], "allow": [], "deny": []}
-    flags = dict.fromkeys(("mirror_host", "ipv4_only", "ipv6_only", "summary", "verbose", "quiet"), False)
-    return SimpleNamespace(**{**nothing, **lists, **flags, **given})
+    return SimpleNamespace(**{**vars(make_parser().parse_args([])), **given})
 
 
 def test_nothing_given_is_the_default() -> None:
@@ -23,8 +21,8 @@ def test_nothing_given_is_the_default() -> None:
 
 
 def test_one_family() -> None:
-    assert not run_config(arguments(ipv4_only=True), ["true"]).ipv6
-    assert not run_config(arguments(ipv6_only=True), ["true"]).ipv4
+    assert not run_config(arguments(ipv4_only=True), ["true"]).network.ipv6
+    assert not run_config(arguments(ipv6_only=True), ["true"]).network.ipv4
 
 
 @pytest.mark.parametrize(

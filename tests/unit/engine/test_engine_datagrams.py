@@ -185,6 +185,7 @@ def test_equal_answers_are_joined(server: socket.socket, bodies: list[bytes]) ->
     with Engine() as engine:
         engine.feed(to(server, b"hello"))
         engine.settle()
+        engine.heard()
         _, peer = server.recvfrom(10)
         for body in bodies:
             server.sendto(body, peer)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bucatini.base.errors import HostError
 from bucatini.engine.guest_sockets import BATCH, LOW, MAX_WAITING, GuestSockets
 from bucatini.engine.reactor import Reactor
 from bucatini.host.channel import Channel, Say, pair
@@ -166,3 +167,40 @@ def test_close_closes_the_stock(desk: Desk) -> None:
     desk.stock.close()
     desk.stock.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+class TestFetch:
+    """Sockets that are waited for."""
+
+    def test_one_at_a_time_beyond_a_batch(self, desk: Desk) -> None:
+        made = [desk.stock.fetch("udp4") for _ in range(BATCH + 3)]
+        assert len({sock.fileno() for sock in made}) == BATCH + 3
+        for sock in made:
+            sock.close()
+
+    def test_what_was_asked_before_goes_where_it_belongs(self, desk: Desk) -> None:
+        desk.stock.prepare("tcp4")
+        desk.want(count=BATCH - LOW + 1)
+        pending = desk.agent.receive()
+        assert pending is not None
+        make(desk.agent, pending)
+        (diag,) = desk.stock.obtain("diag", 1)
+        assert diag.family == socket.AF_NETLINK
+        diag.close()
+        assert all(sock is not None for sock in desk.got)
+        desk.want(count=LOW)
+        assert all(sock is not None for sock in desk.got)
+
+    def test_an_agent_that_does_not_answer(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bucatini.engine.guest_sockets.PATIENCE", 0.05)
+        desk.stock.prepare("tcp4")
+        desk.want(count=BATCH - LOW + 1)
+        with pytest.raises(HostError, match="does not answer"):
+            desk.stock.obtain("udp4", 1)
+
+    def test_without_a_namespace(self) -> None:
+        stock = GuestSockets(None, Reactor())
+        assert not stock.available
+        with pytest.raises(HostError, match="no namespace"):
+            stock.fetch("tcp4")
+        stock.close()

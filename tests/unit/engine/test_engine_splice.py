@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import resource
 import select
 import socket
 import struct
@@ -11,54 +13,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from bucatini.engine.splice import IDLE_PIPES, PipePool
+from bucatini.base.address import Endpoint, pack
+from bucatini.base.events import FlowClosed
+from bucatini.base.verdict import EGRESS, INGRESS
+from bucatini.engine.splice import CONNECT_TIMEOUT, REST, StreamSplices
 from support.engines import GUEST_HERE, PATIENCE, Engine, free_port, here
 
 BODY = random.Random(5).randbytes(3 << 20)
-
-
-class TestPipePool:
-    def test_a_pipe_is_used_again(self) -> None:
-        pool = PipePool()
-        first = pool.take()
-        pool.give(first, empty=True)
-        assert pool.take() == first
-        pool.give(first, empty=True)
-        pool.close()
-        with pytest.raises(OSError):
-            os.fstat(first[0])
-
-    def test_a_pipe_with_bytes_in_it_is_not(self) -> None:
-        pool = PipePool()
-        ends = pool.take()
-        os.write(ends[1], b"left over")
-        pool.give(ends, empty=False)
-        for end in ends:
-            with pytest.raises(OSError):
-                os.fstat(end)
-        fresh = pool.take()
-        with pytest.raises(BlockingIOError):
-            os.read(fresh[0], 1)
-        pool.give(fresh, empty=True)
-        pool.close()
-
-    def test_pipes_do_not_block_and_are_not_inherited(self) -> None:
-        pool = PipePool()
-        ends = pool.take()
-        assert [os.get_blocking(end) for end in ends] == [False, False]
-        assert [os.get_inheritable(end) for end in ends] == [False, False]
-        pool.give(ends, empty=True)
-        pool.close()
-
-    def test_only_so_many_are_kept(self) -> None:
-        before = len(os.listdir("/proc/self/fd"))
-        pool = PipePool()
-        taken = [pool.take() for _ in range(IDLE_PIPES + 10)]
-        for ends in taken:
-            pool.give(ends, empty=True)
-        assert len(os.listdir("/proc/self/fd")) == before + 2 * IDLE_PIPES
-        pool.close()
-        assert len(os.listdir("/proc/self/fd")) == before
 
 
 class Joined:
@@ -189,21 +150,6 @@ class TestStream:
         got = joined.received(joined.guest, 1 << 40)
         assert len(got) == sent
 
-    def test_pipes_go_back_to_the_pool(self, joined: Joined) -> None:
-        pool = joined.engine.translator.publisher.pipes
-        joined.client.send(b"x")
-        joined.received(joined.guest, 1)
-        joined.client.close()
-        joined.guest.close()
-        joined.engine.until(joined.engine.closed)
-        kept = list(pool._idle)
-        assert len(kept) == 2
-        joined.client = socket.create_connection(("127.0.0.1", joined.port), timeout=PATIENCE)
-        joined.guest = joined.accepted()
-        joined.client.send(b"y")
-        assert joined.received(joined.guest, 1) == b"y"
-        assert pool._idle == []
-
     def test_the_end_of_the_engine_resets_both(self, joined: Joined) -> None:
         joined.client.send(b"x")
         joined.received(joined.guest, 1)
@@ -252,71 +198,286 @@ def test_the_peers_port_is_taken_in_the_guest() -> None:
                     assert guest.recv(10) == b"hello"
 
 
-class TestDatagrams:
-    @pytest.fixture
-    def guest(self) -> Iterator[socket.socket]:
-        """A server on the guest's loopback."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("", 0))
-            sock.settimeout(PATIENCE)
-            yield sock
+class Entry:
+    """A `SpliceEntry` whose answers the test chooses."""
 
-    @pytest.fixture
-    def client(self) -> Iterator[socket.socket]:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", 0))
-            sock.settimeout(PATIENCE)
-            yield sock
+    direction = EGRESS
+    far_kind = "tcp4"
+    guest = Endpoint(pack("10.0.0.1"), 80)
+    keep_source = False
+    spliced = True
 
-    def test_both_ways(self, guest: socket.socket, client: socket.socket) -> None:
-        port = free_port(socket.SOCK_DGRAM)
-        with Engine([f"127.0.0.1:{port}:{guest.getsockname()[1]}/udp"], **here()) as engine:
-            client.sendto(b"first", ("127.0.0.1", port))
-            engine.until(engine.opened)
-            body, peer = guest.recvfrom(100)
-            assert (body, peer[0]) == (b"first", "127.0.0.1")
-            for number in range(40):
-                client.sendto(bytes([number]) * number, ("127.0.0.1", port))
-            engine.settle()
-            assert [guest.recv(100) for _ in range(40)] == [bytes([number]) * number for number in range(40)]
-            guest.sendto(b"answer", peer)
-            guest.sendto(b"", peer)
-            engine.settle()
-            assert client.recvfrom(100) == (b"answer", ("127.0.0.1", port))
-            assert client.recv(100) == b""
-            assert len(engine.opened()) == 1
+    def __init__(self, *targets: socket.socket, **changed: object) -> None:
+        self.targets = tuple(endpoint(target.getsockname()) for target in targets)
+        self.rule: str | None = "the rule"
+        self.asked: list[Endpoint] = []
+        self.given: list[tuple[socket.socket, Endpoint]] = []
+        for name, value in changed.items():
+            setattr(self, name, value)
 
-    def test_a_peer_that_is_gone_does_not_make_the_engine_spin(
-        self, guest: socket.socket, client: socket.socket
-    ) -> None:
-        """The port unreachable stays on the socket's error queue until somebody reads it (ip(7))."""
-        port = free_port(socket.SOCK_DGRAM)
-        with Engine([f"127.0.0.1:{port}:{guest.getsockname()[1]}/udp"], **here()) as engine:
-            client.sendto(b"first", ("127.0.0.1", port))
-            engine.until(engine.opened)
-            _, peer = guest.recvfrom(100)
-            client.close()
-            guest.sendto(b"anybody?", peer)
-            engine.settle(10)
-            assert engine.rests()
+    def admit(self, peer: Endpoint) -> str | None:
+        self.asked.append(peer)
+        return self.rule
 
-    def test_nobody_listens_in_the_guest_any_more(self, guest: socket.socket, client: socket.socket) -> None:
-        port = free_port(socket.SOCK_DGRAM)
-        with Engine([f"127.0.0.1:{port}:{guest.getsockname()[1]}/udp"], **here()) as engine:
-            guest.close()
-            for _ in range(3):
-                client.sendto(b"first", ("127.0.0.1", port))
-                engine.settle(10)
-            assert engine.rests()
+    def accepted(self, sock: socket.socket, peer: Endpoint, now: float) -> None:
+        self.given.append((sock, peer))
 
-    def test_silence_ends_it(self, guest: socket.socket, client: socket.socket) -> None:
-        port = free_port(socket.SOCK_DGRAM)
-        with Engine([f"127.0.0.1:{port}:{guest.getsockname()[1]}/udp"], **here()) as engine:
-            client.sendto(b"first", ("127.0.0.1", port))
-            engine.until(engine.opened)
-            (flow,) = engine.sink.table.all()
-            engine.sink.end_of_turn(flow.last_active + 179)
-            assert engine.closed() == []
-            engine.sink.end_of_turn(flow.last_active + 181)
-            (end,) = engine.closed()
-            assert (end.how, end.sent_bytes, end.received_bytes) == ("closed", 0, 5)
+
+class Splices:
+    """The engine's parts around `StreamSplices`, and one listener of it."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.engine = Engine([f"127.0.0.1:{free_port()}:9"], **here())
+        self.sink = self.engine.sink
+        self.splices = StreamSplices(self.sink, self.engine.translator.guest_sockets)
+        self.listener = server()
+        self.splices.listen(self.listener, entry)
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(self.listener.getsockname(), timeout=PATIENCE)
+        client.setblocking(False)
+        return client
+
+    def end(self) -> FlowClosed:
+        (event,) = self.engine.until(self.engine.closed)
+        assert len(self.sink.table) == 0
+        return event
+
+    def close(self) -> None:
+        self.splices.close()
+        self.engine.close()
+        self.listener.close()
+
+
+def server(backlog: int = 16) -> socket.socket:
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(backlog)
+    sock.setblocking(False)
+    return sock
+
+
+def endpoint(name: tuple[str, int]) -> Endpoint:
+    return Endpoint(pack(name[0]), name[1])
+
+
+@pytest.fixture
+def target() -> Iterator[socket.socket]:
+    with server() as sock:
+        yield sock
+
+
+@pytest.fixture
+def made() -> Iterator[list[Splices]]:
+    """Whatever the test puts in is closed; nothing is left open."""
+    before = set(os.listdir("/proc/self/fd"))
+    kept: list[Splices] = []
+    yield kept
+    for each in kept:
+        each.close()
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.fixture
+def outward(made: list[Splices], target: socket.socket) -> Splices:
+    """A port of the guest's loopback that leads to `target` on the host's."""
+    made.append(Splices(Entry(target)))
+    return made[0]
+
+
+def far_end(splices: Splices, target: socket.socket) -> socket.socket:
+    splices.engine.until(lambda: select.select([target], [], [], 0)[0])
+    sock, _ = target.accept()
+    sock.setblocking(False)
+    return sock
+
+
+class TestOutward:
+    def test_what_is_reported(self, outward: Splices, target: socket.socket) -> None:
+        with outward.connect() as client, far_end(outward, target) as far:
+            (event,) = outward.engine.opened()
+            assert (event.protocol, event.direction, event.rule) == ("tcp", "egress", "the rule")
+            assert (event.guest, event.peer, event.host) == tuple(
+                endpoint(sock.getsockname()) for sock in (client, outward.listener, target)
+            )
+            assert outward.entry.asked == [event.guest]
+            client.send(b"question")
+            far.setblocking(True)
+            outward.engine.until(lambda: select.select([far], [], [], 0)[0])
+            assert far.recv(100) == b"question"
+            far.send(b"the answer")
+            outward.engine.until(lambda: select.select([client], [], [], 0)[0])
+            assert client.recv(100) == b"the answer"
+        end = outward.end()
+        assert (end.how, end.sent_bytes, end.received_bytes, end.flow_id) == ("closed", 8, 10, event.flow_id)
+
+    def test_a_wildcard_listener_is_reported_as_loopback(self, made: list[Splices], target: socket.socket) -> None:
+        made.append(splices := Splices(Entry(target)))
+        with socket.socket() as wide:
+            wide.bind(("", 0))
+            wide.listen()
+            wide.setblocking(False)
+            splices.splices.listen(wide, splices.entry)
+            with socket.create_connection(("127.0.0.2", wide.getsockname()[1]), timeout=PATIENCE):
+                splices.engine.until(splices.engine.opened)
+            assert str(splices.engine.opened()[0].peer) == f"127.0.0.1:{wide.getsockname()[1]}"
+            splices.splices.unlisten(wide)
+
+    @pytest.mark.parametrize("who", ["guest", "peer"])
+    def test_who_resets(self, outward: Splices, target: socket.socket, who: str) -> None:
+        with outward.connect() as client, far_end(outward, target) as far:
+            one = client if who == "guest" else far
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.close()
+            assert outward.end().how == f"reset by {who}"
+
+    def test_refused(self, outward: Splices, target: socket.socket) -> None:
+        target.close()
+        with outward.connect() as client:
+            assert outward.end().how == "refused by peer"
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+    def test_targets_are_tried_in_order(self, made: list[Splices], target: socket.socket) -> None:
+        with server() as closed:
+            entry = Entry(closed, target)
+        made.append(splices := Splices(entry))
+        with splices.connect(), far_end(splices, target):
+            assert splices.engine.closed() == []
+
+    def test_a_handshake_that_is_swallowed(self, made: list[Splices]) -> None:
+        """Its queue is full: the kernel over there takes no SYN."""
+        with server(0) as full, socket.create_connection(full.getsockname(), timeout=PATIENCE):
+            made.append(splices := Splices(Entry(full)))
+            with splices.connect() as client:
+                splices.engine.until(splices.engine.opened)
+                splices.engine.settle()
+                assert splices.engine.closed() == []
+                splices.sink.end_of_turn(splices.sink.now + CONNECT_TIMEOUT + 0.01)
+                assert splices.end().how == "refused by peer"
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+
+    def test_a_handshake_that_is_over_is_left_alone(self, outward: Splices, target: socket.socket) -> None:
+        with outward.connect(), far_end(outward, target):
+            outward.sink.end_of_turn(outward.sink.now + 10 * CONNECT_TIMEOUT)
+            assert outward.engine.closed() == []
+
+    def test_the_source(self, made: list[Splices], target: socket.socket) -> None:
+        """Another address than the guest's would not be let in by a server that looks at it."""
+        made.append(splices := Splices(Entry(target, keep_source=True)))
+        with socket.socket() as client:
+            client.settimeout(PATIENCE)
+            client.bind(("127.0.0.77", 0))
+            client.connect(splices.listener.getsockname())
+            with far_end(splices, target) as far:
+                assert far.getpeername()[0] == "127.0.0.77"
+
+
+def test_it_never_connects_to_itself(made: list[Splices]) -> None:
+    """A client that comes from the port it goes to, and nobody listens over there."""
+    with server() as closed:
+        nobody = closed.getsockname()
+        entry = Entry(closed, keep_source=True)
+    made.append(splices := Splices(entry))
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.settimeout(PATIENCE)
+        client.bind(nobody)
+        client.connect(splices.listener.getsockname())
+        assert splices.end().how == "refused by peer"
+
+
+def test_who_is_not_let_in_is_reset(outward: Splices) -> None:
+    outward.entry.rule = None
+    with outward.connect() as client:
+        outward.engine.until(lambda: outward.entry.asked)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert outward.engine.events == []
+    assert len(outward.sink.table) == 0
+
+
+def test_what_is_not_spliced_is_given_away(outward: Splices) -> None:
+    outward.entry.spliced = False
+    with outward.connect() as client:
+        outward.engine.until(lambda: outward.entry.given)
+        ((sock, peer),) = outward.entry.given
+        with sock:
+            assert peer == endpoint(client.getsockname())
+            assert not sock.getblocking()
+            sock.send(b"mine now")
+            assert client.recv(100) == b"mine now"
+    assert outward.entry.asked == []
+
+
+def test_without_listeners_for_flows_nothing_is_told(outward: Splices, target: socket.socket) -> None:
+    outward.sink.flow_events = False
+    with outward.connect(), far_end(outward, target):
+        assert len(outward.sink.table) == 1
+    outward.engine.until(lambda: not len(outward.sink.table))
+    assert outward.engine.events == []
+
+
+def test_no_socket_in_the_guest(made: list[Splices], target: socket.socket) -> None:
+    """Its agent is gone."""
+    made.append(splices := Splices(Entry(target, direction=INGRESS)))
+    splices.engine.answers = False
+    splices.engine.agent.close()
+    stock = splices.engine.translator.guest_sockets
+    while (taken := stock.take("tcp4")) is not None:
+        taken.close()
+    with splices.connect() as client:
+        assert splices.end().how == "failed"
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_a_listener_rests_when_there_is_no_descriptor(outward: Splices, target: socket.socket) -> None:
+    client = outward.connect()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        for _ in range(5):
+            outward.engine.turn()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert outward.engine.drops()["sockets-exhausted"] == 1
+    outward.engine.settle()
+    assert outward.engine.opened() == []
+    outward.sink.end_of_turn(outward.sink.now + REST + 0.01)
+    with client, far_end(outward, target):
+        assert len(outward.engine.opened()) == 1
+
+
+def test_a_listener_that_goes_while_it_rests_stays_away(outward: Splices) -> None:
+    outward.splices.exhausted(outward.splices._listeners[outward.listener.fileno()], errno.EMFILE)
+    outward.splices.unlisten(outward.listener)
+    outward.sink.end_of_turn(outward.sink.now + REST + 0.01)
+    with outward.connect():
+        outward.engine.settle()
+    assert outward.entry.asked == []
+
+
+def test_streams_live_on_without_their_listener(outward: Splices, target: socket.socket) -> None:
+    with outward.connect() as client, far_end(outward, target) as far:
+        outward.splices.unlisten(outward.listener)
+        outward.splices.unlisten(outward.listener)
+        client.send(b"still here")
+        outward.engine.until(lambda: select.select([far], [], [], 0)[0])
+        assert far.recv(100) == b"still here"
+
+
+def test_the_engine_stops(outward: Splices, target: socket.socket) -> None:
+    with outward.connect() as client, far_end(outward, target) as far:
+        outward.splices.close()
+        outward.splices.close()
+        assert outward.engine.closed() == []
+        outward.engine.close()
+        assert [event.how for event in outward.engine.closed()] == ["engine stopped"]
+        for sock in (client, far):
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)

@@ -40,7 +40,7 @@ def test_batch_is_as_asked(ends: tuple[SocketFactory, Channel], kind: str) -> No
     batches = [factory.take(), factory.take()]
     assert [len(batch.sockets) for batch in batches if batch] == [3, 1]
     for made in [made for batch in batches if batch for made in batch.sockets]:
-        assert (made.family, made.type) == KINDS[kind]
+        assert (made.family, made.type, made.proto) == KINDS[kind]
         assert made.getblocking() is False
         assert made.get_inheritable() is False
         made.close()

@@ -83,3 +83,40 @@ def test_limit_is_an_error_of_the_host() -> None:
         return ""
 
     assert "namespace" in in_child(refused)
+
+
+@pytest.mark.root
+def test_netns_only_makes_no_user_namespace() -> None:
+    def enter() -> tuple[bool, bool]:
+        before = os.readlink("/proc/self/ns/user")
+        return namespaces.enter_network_namespace(netns_only=True), os.readlink("/proc/self/ns/user") == before
+
+    assert in_child(enter) == (False, True)
+
+
+@pytest.mark.root
+def test_netns_only_without_privilege_is_an_error() -> None:
+    def refused() -> str:
+        os.setresuid(54321, 54321, 54321)
+        try:
+            namespaces.enter_network_namespace(netns_only=True)
+        except HostError as error:
+            return str(error)
+        return ""
+
+    assert in_child(refused).startswith("cannot make a network namespace: Operation not permitted")
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "said"),
+    [
+        ("/proc/12/ns/net", FileNotFoundError(2, "x"), "there is no process 12"),
+        ("/proc/12/ns/net", ProcessLookupError(3, "x"), "there is no process 12"),
+        ("/run/netns/a", FileNotFoundError(2, "x"), "there is no network namespace /run/netns/a"),
+        ("/etc/passwd/a", NotADirectoryError(20, "x"), "there is no network namespace /etc/passwd/a"),
+        ("/run/netns/a", PermissionError(13, "Permission denied"), "cannot open /run/netns/a: Permission denied"),
+        ("a\0b", ValueError("embedded null byte"), "cannot open a\0b: embedded null byte"),
+    ],
+)
+def test_path_that_cannot_be_opened(path: str, error: OSError | ValueError, said: str) -> None:
+    assert namespaces._unopened(path, "network", error) == said

@@ -144,6 +144,51 @@ class TestChanging:
         }
         assert ("default", "fe80::1") in {(one["dst"], one.get("gateway")) for one in routes6}
 
+    def test_deleting(self) -> None:
+        def change() -> tuple[list[dict[str, object]], list[dict[str, object]], list[int | None]]:
+            shell(VETH)
+            index = socket.if_nametoindex("v0")
+            items = [(pack("192.0.2.1"), 24), (pack("192.0.2.2"), 32), (pack("2001:db8::1"), 64)]
+            routes = [
+                (pack("203.0.113.0"), 24, None),
+                (bytes(4), 0, pack("192.0.2.9")),
+                (bytes(16), 0, pack("fe80::1")),
+            ]
+            missing: list[int | None] = []
+            with Netlink() as netlink:
+                for address in items:
+                    netlink.add_address(index, *address)
+                for route in routes:
+                    netlink.add_route(index, *route)
+                for _ in range(2):
+                    for change in (
+                        lambda: netlink.delete_route(index, *routes[0]),
+                        lambda: netlink.delete_route(index, *routes[1]),
+                        lambda: netlink.delete_route(index, *routes[2]),
+                        lambda: netlink.delete_address(index, *items[1]),
+                        lambda: netlink.delete_address(index, *items[2]),
+                    ):
+                        try:
+                            change()
+                        except OSError as error:
+                            missing.append(error.errno)
+            shown = ip("addr", "show", "dev", "v0")[0]["addr_info"]
+            return shown, ip("-4", "route") + ip("-6", "route"), missing  # type: ignore[return-value]
+
+        addresses, routes, missing = in_new_network(change)
+        assert [one["local"] for one in addresses if one["scope"] == "global"] == ["192.0.2.1"]
+        assert {one["dst"] for one in routes} == {"192.0.2.0/24", "fe80::/64"}
+        assert missing == [errno.ESRCH] * 3 + [errno.EADDRNOTAVAIL] * 2
+
+    def test_route_of_the_kernel_is_not_taken_for_ours(self) -> None:
+        def change() -> list[dict[str, object]]:
+            shell(VETH + "ip addr add 192.0.2.1/24 dev v0")
+            with Netlink() as netlink, pytest.raises(ProcessLookupError):
+                netlink.delete_route(socket.if_nametoindex("v0"), pack("192.0.2.0"), 24, None)
+            return ip("-4", "route")
+
+        assert [one["dst"] for one in in_new_network(change)] == ["192.0.2.0/24"]
+
     @pytest.mark.parametrize("twice", [False, True])
     def test_refusal_is_an_errno_and_the_next_request_works(self, twice: bool) -> None:
         def refused() -> list[int | None]:

@@ -69,11 +69,45 @@ def test_sockaddr_of_ipv4() -> None:
 )
 def test_options(options: str, expected: tuple[int | None, int, bool, bool]) -> None:
     config = parse(f"options {options}\nnameserver 192.0.2.1\n")
-    assert config[1:] == expected
+    assert config[1:5] == expected
 
 
 def test_later_option_lines_add() -> None:
-    assert parse("options timeout:3 rotate\noptions timeout:4\n")[1:] == (4, 2, True, False)
+    assert parse("options timeout:3 rotate\noptions timeout:4\n")[1:5] == (4, 2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("", ()),
+        ("search corp.example  example.org.\n", ("corp.example", "example.org")),
+        ("search one.example\nsearch two.example three.example # not four\n", ("two.example", "three.example")),
+        ("search one.example\ndomain two.example three.example\n", ("two.example",)),
+        ("domain one.example\nsearch two.example\n", ("two.example",)),
+        ("search one.example\nsearch\ndomain\n", ("one.example",)),
+        ("search one.example\nsearch .\n", ()),
+        (" search one.example\nSEARCH two.example\n", ()),
+    ],
+)
+def test_search(content: str, names: tuple[str, ...]) -> None:
+    assert parse(content).search == names
+
+
+def test_what_is_written_is_kept_beside_what_is_used() -> None:
+    """Three of each family for guests, three in all for us; a zone that is gone concerns us only."""
+    lines = ["192.0.2.1", "fe80::1%none", "192.0.2.2", "::ffff:192.0.2.3", "192.0.2.4", "2001:db8::1", "192.0.2.1"]
+    config = parse("".join(f"nameserver {line}\n" for line in lines), zone_index=zone_index)
+    assert [str(one.endpoint) for one in config.resolvers] == ["192.0.2.1:53", "192.0.2.2:53", "192.0.2.3:53"]
+    expected = ("192.0.2.1", "fe80::1", "192.0.2.2", "192.0.2.3", "2001:db8::1")
+    assert config.nameservers_written == tuple(map(pack, expected))
+    assert not config.fallback
+
+
+def test_fallback_says_that_the_file_names_nobody(tmp_path: Path) -> None:
+    for content in ("", "nameserver x\n", "search example.org\n"):
+        assert parse(content).fallback
+        assert parse(content).nameservers_written == ()
+    assert HostResolvers(str(tmp_path / "none"))().fallback
 
 
 @given(st.text(max_size=300) | st.from_regex(r"(nameserver [0-9a-f:.%]*\n|options [a-z:0-9]*\n)*"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import struct
+import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucatini.host.tap import VNET_HEADER_LENGTH, Offloads, open_tap
+from bucatini.host.tap import VNET_HEADER_LENGTH, Offloads, open_tap, read_mac
 from support.forked import in_new_network
 
 KNOWN = 0x67
@@ -57,6 +60,31 @@ class TestDevice:
         granted = in_new_network(lambda: open_tap("eth0", Offloads.from_mask(wanted)).offloads.mask)
         assert granted == wanted
 
+    def test_mac_is_the_interfaces(self) -> None:
+        def macs() -> tuple[bytes, str, bytes]:
+            from bucatini.host.netlink import Netlink
+
+            tap = open_tap("eth0", Offloads())
+            done = subprocess.run(["ip", "-j", "link", "show", "eth0"], capture_output=True, check=True)
+            with Netlink() as netlink:
+                netlink.set_link(2, mac=bytes.fromhex("026d73000002"))
+            return tap.mac, str(json.loads(done.stdout)[0]["address"]), read_mac(tap.descriptor)
+
+        first, shown, then = in_new_network(macs)
+        assert first == bytes.fromhex(shown.replace(":", ""))
+        assert then == bytes.fromhex("026d73000002")
+
+    @pytest.mark.parametrize("name", ["", "sixteen-bytes-xx", "tap%d", "a/b", ".", "a b"])
+    def test_name_that_the_kernel_would_change_or_refuse(self, name: str) -> None:
+        def refused() -> int | None:
+            try:
+                open_tap(name, Offloads())
+            except OSError as error:
+                return error.errno
+            return None
+
+        assert in_new_network(refused) == errno.EINVAL
+
     def test_vanishes_with_its_descriptor(self) -> None:
         def names() -> list[list[str]]:
             import socket
@@ -80,5 +108,5 @@ class TestDevice:
             return None, 0
 
         number, leaked = in_new_network(error)
-        assert number is not None
+        assert number == errno.EBUSY
         assert leaked == 0

@@ -487,26 +487,6 @@ def test_a_train_is_received_whole(twin: Any, udp: tuple[socket.socket, socket.s
     assert arena.gso_size == 0
 
 
-# -- splice
-
-
-def test_splice(twin: Any, stream: tuple[socket.socket, socket.socket], pipe: tuple[int, int]) -> None:
-    near, far = stream
-    assert twin.splice(near.fileno(), pipe[1], 100) == -errno.EAGAIN
-    far.sendall(b"0123456789")
-    assert twin.splice(near.fileno(), pipe[1], 4) == 4
-    assert twin.splice(near.fileno(), pipe[1], 100) == 6
-    assert twin.splice(pipe[0], near.fileno(), 100) == 10
-    assert far.recv(100) == b"0123456789"
-    assert twin.splice(pipe[0], near.fileno(), 100) == -errno.EAGAIN
-    assert twin.splice(near.fileno(), near.fileno(), 100) == -errno.EINVAL
-    far.shutdown(socket.SHUT_WR)
-    assert twin.splice(near.fileno(), pipe[1], 100) == 0
-    os.write(pipe[1], b"late")
-    far.close()
-    assert twin.splice(pipe[0], near.fileno(), 100) == -errno.EPIPE
-
-
 # -- checksum
 
 BYTES = st.one_of(

@@ -224,7 +224,7 @@ def test_denied_udp_is_prohibited_by_icmp(version: int) -> None:
 def test_udp_from_nowhere_and_to_itself() -> None:
     bench = Bench()
     for nowhere in ("0.0.0.0", "::"):
-        frame = ether(ip(6 if nowhere == "::" else 4, src=nowhere) / UDP(sport=68, dport=67))
+        frame = ether(ip(6 if nowhere == "::" else 4, src=nowhere) / UDP(sport=68, dport=69))
         assert reason(bench, frame) is DropReason.SOURCE_UNSPECIFIED
     assert reason(bench, ether(ip(4, dst=GUEST4) / UDP(sport=1, dport=2))) is DropReason.DESTINATION_UNUSABLE
     assert bench.out.calls == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bucatini.wire.ndp import (
+    DNSSL,
+    RDNSS,
     NdpOption,
     NeighborAdvertisement,
     NeighborSolicitation,
@@ -12,8 +14,13 @@ from bucatini.wire.ndp import (
     RouterAdvertisement,
     RouterSolicitation,
     emit_ndp,
+    mtu_option,
+    option_size,
     parse_ndp,
+    rdnss_option,
+    search_option,
     solicited_node,
+    source_mac_option,
 )
 
 MAC = bytes.fromhex("020000000001")
@@ -92,3 +99,41 @@ def test_other_icmpv6_is_none() -> None:
 
 def test_the_solicited_node_address() -> None:
     assert solicited_node(TARGET).hex() == "ff0200000000000000000001ff600001"
+
+
+def test_single_options_are_those_of_the_fields() -> None:
+    by_fields = RouterAdvertisement(64, False, False, 1800, 0, 0, MAC, 1500)
+    by_options = RouterAdvertisement(64, False, False, 1800, others=(source_mac_option(MAC), mtu_option(1500)))
+    assert emit_ndp(by_fields) == emit_ndp(by_options)
+    assert parse(emit_ndp(by_options)) == by_fields
+
+
+def test_options_of_rfc_8106() -> None:
+    servers = rdnss_option((TARGET, TARGET), 0x01020304)
+    assert servers == NdpOption(RDNSS, bytes.fromhex("0000 01020304") + TARGET * 2)
+    search = search_option(("example.com", "a"))
+    assert search == NdpOption(
+        DNSSL, bytes.fromhex("0000 ffffffff") + b"\x07example\x03com\x00\x01a\x00".ljust(16, b"\0")
+    )
+    advertisement = RouterAdvertisement(64, False, False, 1800, others=(servers, search))
+    assert parse(emit_ndp(advertisement)) == advertisement
+    assert len(emit_ndp(advertisement)) == 16 + option_size(servers) + option_size(search)
+
+
+def test_a_search_list_that_fits_exactly_has_no_padding() -> None:
+    option = search_option(("abcdef",))
+    assert option is not None
+    assert option_size(option) == 16
+
+
+def test_an_empty_search_list_is_no_option() -> None:
+    assert search_option(()) is None
+    assert search_option((".", "a..b")) is None
+    assert search_option(("example.com",), limit=12) is None
+
+
+def test_the_longest_search_list_fits_the_length_byte() -> None:
+    option = search_option([f"label-{i:03}.example" for i in range(200)])
+    assert option is not None
+    assert option_size(option) <= 255 * 8
+    assert parse(emit_ndp(RouterAdvertisement(64, False, False, 0, others=(option,)))) is not None

@@ -1,14 +1,17 @@
-"""engine.publish: what is bound, who is let in, and what happens at each bound. Peers that are not loopback come from a
-private network namespace's own addresses.
+"""engine.forwarding: what is bound, who is let in, and what happens at each bound.
+
+Peers that are not loopback come from a private network namespace's own addresses.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,8 +21,13 @@ from scapy.layers.inet import IP, TCP, UDP
 from bucatini.base.address import Endpoint, pack
 from bucatini.base.errors import ConfigError
 from bucatini.base.events import Refusal
-from bucatini.base.verdict import INGRESS, Request, Verdict
-from bucatini.engine.publish import REST, _is_loopback, _key, _local_address
+from bucatini.base.verdict import EGRESS, INGRESS, Request, Verdict
+from bucatini.engine.forwarding import Publisher
+from bucatini.engine.forwarding.binding import is_loopback as _is_loopback
+from bucatini.engine.forwarding.tcp_listener import key_of as _key
+from bucatini.engine.forwarding.udp_listener import REST
+from bucatini.engine.forwarding.udp_listener import local_address as _local_address
+from bucatini.forward.portspec import Forward, parse_publish
 from support.engines import GUEST_HERE, PATIENCE, Engine, free_port, here
 from support.forked import in_new_network
 from support.frames import GUEST4, GUEST6, Bench, ether, ip, payload_of
@@ -254,3 +262,177 @@ def test_a_listener_rests_when_there_is_no_descriptor() -> None:
 
 def _family(address: str) -> Any:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+# -- forwards come and go
+
+
+def forward(text: str, **changed: Any) -> Forward:
+    (made,) = parse_publish(text)
+    return made._replace(**changed)
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    """Of a running engine with an agent, whose guest is `GUEST_HERE`."""
+    with Engine([f"127.0.0.1:{free_port()}:1"], **here()) as engine:
+        (first,) = engine.translator.publisher.forwards()
+        engine.translator.publisher.remove(first)
+        yield engine.translator.publisher
+
+
+def test_added_and_removed_while_it_runs(publisher: Publisher) -> None:
+    port = free_port()
+    made = forward(f"127.0.0.1:{port}:80")
+    assert publisher.forwards() == []
+    publisher.add(made)
+    assert (publisher.forwards(), publisher.ports(6, INGRESS), publisher.ports(17, INGRESS)) == ([made], {port}, set())
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE):
+        pass
+    assert publisher.remove(made) is True
+    assert publisher.remove(made) is False
+    assert (publisher.forwards(), publisher.ports(6, INGRESS)) == ([], set())
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "clash"),
+    [
+        ({}, {}, True),
+        ({}, {"guest_port": 99}, True),
+        ({"address": None}, {}, True),
+        ({}, {"address": bytes(4)}, True),
+        ({}, {"address": pack("127.0.0.2")}, False),
+        ({}, {"protocol": 17}, False),
+        ({"device": "lo"}, {}, True),
+        ({"direction": EGRESS}, {}, False),
+        ({"direction": EGRESS}, {"direction": EGRESS, "address": None}, True),
+    ],
+)
+def test_what_overlaps(publisher: Publisher, one: dict[str, Any], two: dict[str, Any], clash: bool) -> None:
+    port = free_port()
+    base = Forward(6, pack("127.0.0.1"), port, free_port())
+    publisher.add(base._replace(**one))
+    if not clash:
+        publisher.add(base._replace(**two))
+        assert len(publisher.forwards()) == 2
+        return
+    with pytest.raises(ConfigError, match="listens there already") as caught:
+        publisher.add(base._replace(**two), "forward.add")
+    assert str(caught.value).startswith("forward.add '")
+    publisher.add(base._replace(**two, optional=True))
+    assert len(publisher.forwards()) == 1
+
+
+def test_two_devices_share_a_port_number(publisher: Publisher) -> None:
+    port = free_port()
+    publisher.add(Forward(6, pack("127.0.0.1"), port, 80, device="lo"))
+    with pytest.raises(ConfigError, match="no interface 'nowhere'"):
+        publisher.add(Forward(6, pack("127.0.0.1"), port, 80, device="nowhere"))
+
+
+@pytest.mark.parametrize("protocol", [6, 17])
+@pytest.mark.parametrize("direction", [INGRESS, EGRESS])
+def test_optional_ones_fail_in_silence_but_not_all_of_them(publisher: Publisher, protocol: int, direction: str) -> None:
+    kind = socket.SOCK_STREAM if protocol == 6 else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as holder:
+        holder.bind(("127.0.0.1", 0))
+        taken = holder.getsockname()[1]
+        if protocol == 6:
+            holder.listen()
+        free = free_port(kind)
+        both = [Forward(protocol, pack("127.0.0.1"), port, port, direction, optional=True) for port in (taken, free)]
+        publisher.add_all(both, "-t")
+        assert [each.host_port for each in publisher.forwards()] == [free]
+        with pytest.raises(ConfigError, match="-t: none of its 1 ports can be had"):
+            publisher.add_all(both[:1], "-t")
+        publisher.remove(both[1])
+        with pytest.raises(ConfigError, match=rf"-t '.*': port {taken} is in use"):
+            publisher.add_all([each._replace(optional=False) for each in reversed(both)], "-t")
+        assert publisher.forwards() == []
+        publisher.add_all([], "-t")
+
+
+def test_running_out_of_descriptors_is_said_also_of_optional_ones(publisher: Publisher) -> None:
+    port = free_port()
+    publisher.add(forward(f"127.0.0.1:{free_port()}:80"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=f"port {port}: Too many open files; raise the limit"):
+            publisher.add(forward(f"127.0.0.1:{port}:80", optional=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_family_the_guest_does_not_have(publisher: Publisher) -> None:
+    with pytest.raises(ConfigError, match=r"'\[::1\]:8080:80/tcp': the guest has no IPv6"):
+        publisher.add(forward("[::1]:8080:80"))
+
+
+def test_outward_without_a_namespace() -> None:
+    with Engine(agent=False, **here()) as engine:
+        with pytest.raises(ConfigError, match="no namespace to listen in"):
+            engine.translator.publisher.add(Forward(6, None, 80, 80, EGRESS))
+        assert engine.translator.publisher.forwards() == []
+
+
+# -- what listeners ask
+
+
+def test_no_way_leads_back_to_a_listener_of_ours(publisher: Publisher) -> None:
+    port = free_port()
+    loopback, guest = (Endpoint(pack(address), port) for address in ("127.0.0.1", GUEST_HERE))
+    assert publisher.inner_targets(6, 4, port) == (loopback, guest)
+    publisher.add(Forward(6, None, port, port, EGRESS))
+    assert publisher.inner_targets(6, 4, port) == (guest,)
+    assert publisher.inner_targets(17, 4, port) == (loopback, guest)
+    publisher.guests = tuple
+    assert publisher.inner_targets(6, 4, port) == (Endpoint(pack("127.0.0.1"), 0),)
+
+
+def test_outward_both_protocols() -> None:
+    """Guest and host are one place here."""
+    with Engine([f"127.0.0.1:{free_port()}:1"], **here()) as engine:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            near = free_port()
+            engine.translator.publisher.add(Forward(6, None, listener.getsockname()[1], near, EGRESS))
+            with socket.create_connection(("127.0.0.1", near), timeout=PATIENCE) as client:
+                client.sendall(b"hello")
+                engine.until(engine.opened)
+                engine.settle()
+                inside = listener.accept()[0]
+                inside.settimeout(PATIENCE)
+                engine.settle()
+                assert inside.recv(5) == b"hello"
+                inside.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind(("127.0.0.1", 0))
+            server.settimeout(0.01)
+            near = free_port(socket.SOCK_DGRAM)
+            engine.translator.publisher.add(Forward(17, None, server.getsockname()[1], near, EGRESS))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.connect(("127.0.0.1", near))
+                client.send(b"question")
+                got: list[tuple[bytes, Any]] = []
+
+                def heard() -> bool:
+                    with contextlib.suppress(TimeoutError):
+                        got.append(server.recvfrom(100))
+                    return bool(got)
+
+                engine.until(heard)
+                assert got[0][0] == b"question"
+                server.sendto(b"answer", got[0][1])
+                client.settimeout(0.01)
+
+                def answered() -> bool:
+                    with contextlib.suppress(TimeoutError):
+                        return client.recv(100) == b"answer"
+                    return False
+
+                engine.until(answered)
+        assert [(event.protocol, event.rule) for event in engine.opened()] == [("tcp", "--tcp-ns"), ("udp", "--udp-ns")]

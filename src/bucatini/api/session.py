@@ -1,0 +1,213 @@
+"""One guest served from its TAP to its end: what `run`, `attach` and the compat commands have in common.
+
+The guest's processes are forked by the caller, while this process is small and has one thread; then `serve` waits for
+the TAP, builds the translator, binds forwarded ports and only then hands over to `wait`, which lets the guest go and
+says how it ended. Whatever cannot be is an error before that.
+
+While the guest runs, a change of the host's addresses, default route or resolvers makes a new network: `_Follower`
+waits until the burst of messages is over and gives it to the translator, and to the guest's namespace where its
+addresses are set by us. Datagram flows whose source address is gone end, whatever the guest's own addresses come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
+
+from bucatini.api.blueprint import Blueprint
+from bucatini.base.errors import BucatiniError, HostError
+from bucatini.config.derive import Network
+from bucatini.config.services import stack_settings
+from bucatini.engine.build import Parts, Ports, Translator, raise_descriptor_limit
+from bucatini.host.factory import SocketFactory
+from bucatini.host.settings import Route
+from bucatini.host.tap import Tap
+from bucatini.host.watch import HostWatch, host_addresses
+from bucatini.links.tap import TapLink
+from bucatini.observe.observers import Observers
+from bucatini.policy.decide import Policy
+from bucatini.stack.settings import StackSettings
+from bucatini.wire.dhcpv6 import duid_llt
+
+__all__ = ["Handle", "Job", "serve"]
+
+SETTLE = 0.2
+"""Seconds after news from the host until it is read again: most changes come as several messages."""
+LOOK = 1.0
+"""Seconds between two looks at resolv.conf, where it is part of the network."""
+DUID_EPOCH = 946684800
+"""2000-01-01 UTC as seconds since 1970 (RFC 8415 section 11.2)."""
+LOST_STATUS = 1
+
+
+class Handle(Protocol):
+    """A guest, launched or attached: see `host.guest.Guest` and `host.attach.Attached`."""
+
+    notes: list[str]
+    factory: SocketFactory
+
+    def tap(self) -> Tap:
+        """Wait for the TAP."""
+
+    def reconfigure(
+        self,
+        addresses: tuple[tuple[bytes, int], ...],
+        gateways: tuple[bytes, ...],
+        routes: tuple[Route, ...],
+    ) -> None:
+        """Replace addresses and routes of the interface."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Job(NamedTuple):
+    """What is to be served, and how."""
+
+    blueprint: Blueprint
+    network: Network
+    gateway_mac: bytes
+    build_policy: Callable[[tuple[bytes, ...]], Policy]
+    """From the addresses that mean this host."""
+    ports: tuple[Ports, ...]
+    observers: Observers
+    control: Callable[[Translator], Any] | None = None
+    """Makes a control socket, with `start` and `close`."""
+
+
+def serve(job: Job, guest: Handle, wait: Callable[[], Awaitable[int]]) -> int:
+    """Serve `guest` until `wait`, begun when everything is bound and built, says its status. Raises ConfigError or HostError before the guest goes."""
+    raise_descriptor_limit()
+    observers = job.observers
+    tap = guest.tap()
+    for note in guest.notes:
+        observers.say(note)
+    link = TapLink(tap.descriptor)
+    try:
+        translator = Translator(_parts(job, guest, link, tap))
+    except BaseException:
+        link.close()
+        raise
+    follower = control = None
+    try:
+        if job.control is not None:
+            control = job.control(translator)
+            control.start()
+        follower = _Follower(job, guest, translator, tap)
+        translator.start()
+        return translator.loop.run_until_complete(_run(follower, wait))
+    except HostError as error:
+        if not translator.reactor.turns:
+            raise
+        # The guest ran: its status is lost, and this is no error of the options any more.
+        observers.warn(str(error))
+        return LOST_STATUS
+    finally:
+        for each in (follower, control):
+            if each is not None:
+                each.close()
+        translator.close()
+        observers.finish(translator.counters, stderr=sys.stderr)
+
+
+async def _run(follower: _Follower, wait: Callable[[], Awaitable[int]]) -> int:
+    follower.start()
+    return await wait()
+
+
+def _parts(job: Job, guest: Handle, link: TapLink, tap: Tap) -> Parts:
+    observers = job.observers
+    network = job.network
+    options = job.blueprint.options
+    return Parts(
+        link,
+        tap.offloads,
+        _settings(job, network, tap),
+        job.build_policy(network.hosts).decide,
+        job.ports,
+        guest.factory,
+        (observers,),
+        observers.wants_flows,
+        observers.capture,
+        observers.flush if observers.buffers else None,
+        resolvers=lambda: job.blueprint.upstream(network),
+        outbound=network.outbound,
+        splice=options.splice,
+        freebind=options.freebind,
+    )
+
+
+def _settings(job: Job, network: Network, tap: Tap) -> StackSettings:
+    return stack_settings(
+        job.blueprint.options,
+        network,
+        guest_mac=tap.mac,
+        gateway_mac=job.gateway_mac,
+        tso4=tap.offloads.tso4,
+        tso6=tap.offloads.tso6,
+        duid=duid_llt(job.gateway_mac, max(int(time.time()) - DUID_EPOCH, 0)),
+    )
+
+
+class _Follower:
+    """Compares what the host is with what the guest has, after each burst of news."""
+
+    def __init__(self, job: Job, guest: Handle, translator: Translator, tap: Tap) -> None:
+        """Raises HostError when the kernel cannot tell of changes."""
+        self._job = job
+        self._guest = guest
+        self._translator = translator
+        self._tap = tap
+        self._network = job.network
+        self._watch = HostWatch()
+        self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin; inside the running loop."""
+        self._translator.loop.add_reader(self._watch.fileno(), self._news)
+        if self._job.blueprint.follows_host and not self._job.blueprint.own_dns:
+            self._look = self._translator.loop.call_later(LOOK, self._look_again)
+
+    def _look_again(self) -> None:
+        self._news()
+        self._look = self._translator.loop.call_later(LOOK, self._look_again)
+
+    def _news(self) -> None:
+        with contextlib.suppress(HostError):
+            if self._watch.changed() and self._timer is None:
+                self._timer = self._translator.loop.call_later(SETTLE, self._settled)
+
+    def _settled(self) -> None:
+        self._timer = None
+        with contextlib.suppress(HostError):
+            self._translator.sink.datagrams.leave_lost_addresses(host_addresses())
+        if not self._job.blueprint.follows_host:
+            return
+        try:
+            network = self._job.blueprint.network()
+        except BucatiniError:
+            return  # in between two states; more news will come
+        if network == self._network or not network.addresses:
+            return
+        self._job.observers.say("the host's network changed: new flows and leases follow")
+        self._network = network
+        policy = self._job.build_policy(network.hosts)
+        settings = _settings(self._job, network, self._tap)
+        self._translator.reconfigure(settings, policy.decide, network.outbound)
+        if self._job.blueprint.options.config_net:
+            with contextlib.suppress(HostError):
+                self._guest.reconfigure(network.addresses, network.gateways, network.routes)
+
+    def close(self) -> None:
+        """Idempotent."""
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
+        if not self._translator.loop.is_closed():
+            self._translator.loop.remove_reader(self._watch.fileno())
+        self._watch.close()

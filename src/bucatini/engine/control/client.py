@@ -1,0 +1,61 @@
+"""The other end of the control socket: one question, one answer, blocking (see `server`)."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from bucatini.base.errors import ConfigError, HostError, PeerError
+
+__all__ = ["TIMEOUT", "ask"]
+
+TIMEOUT = 30.0
+"""Seconds for an answer; thousands of ports take a moment."""
+MAX_ANSWER = 1 << 26
+INVALID_PARAMS = -32602
+
+
+def ask(path: str, method: str, params: dict[str, Any], option: str = "--control") -> Any:
+    """The result of `method`. Raises ConfigError when the path is no control socket or the engine says the parameters
+    are at fault, HostError when the host is, PeerError when the answer is no answer.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(TIMEOUT)
+            try:
+                sock.connect(path)
+            except OSError as error:
+                raise ConfigError(f"{option} {path!r}: {error.strerror or error}; is its engine running?") from None
+            # One that is not welcome is hung up on, which may show now or in place of the answer.
+            request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            line = _read_line(sock)
+    except (BrokenPipeError, ConnectionResetError):
+        line = b""
+    except OSError as error:
+        raise HostError(f"{option} {path!r}: {error.strerror or 'no answer'}") from None
+    return _result(line, option, path)
+
+
+def _read_line(sock: socket.socket) -> bytes:
+    got = bytearray()
+    while not got.endswith(b"\n") and len(got) <= MAX_ANSWER:
+        data = sock.recv(1 << 16)
+        if not data:
+            break
+        got += data
+    return bytes(got)
+
+
+def _result(line: bytes, option: str, path: str) -> Any:
+    if not line:
+        raise HostError(f"{option} {path!r}: the engine does not talk to this user, or to this network namespace")
+    try:
+        answer = json.loads(line)
+        if "result" in answer:
+            return answer["result"]
+        code, text = answer["error"]["code"], str(answer["error"]["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise PeerError(f"{option} {path!r}: what answers there is no engine") from None
+    raise (ConfigError if code == INVALID_PARAMS else HostError)(text)

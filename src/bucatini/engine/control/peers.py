@@ -1,0 +1,58 @@
+"""Who may speak on a control socket: the engine's own user, from the engine's own network namespace.
+
+A sandboxed command has the same user as its engine and often the same files, so the socket's mode keeps nobody out.
+What it cannot be is in the host's network namespace: a process gets there only by a capability in the host's own user
+namespace (setns(2)). So the namespace of whoever called connect(2) is looked at. Its process identifier means something
+only while it lives, hence the pidfd: the kernel's own of the peer (SO_PEERPIDFD, Linux 6.5), else one opened here.
+
+Who cannot be looked at, or is gone already, is refused. Root, where the engine is an ordinary user's, is let in without
+a look, which it would not allow: no command of that user's is root, and root needs no door.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+
+__all__ = ["is_welcome"]
+
+SO_PEERPIDFD = 77
+_CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid: unix(7)
+
+
+def is_welcome(sock: socket.socket) -> bool:
+    """Whether the peer of a connected UNIX socket may speak."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(credentials)
+    if user != os.geteuid():
+        return bool(user == 0)
+    return process > 0 and _shares_network(sock, process)
+
+
+def _shares_network(sock: socket.socket, process: int) -> bool:
+    try:
+        pidfd = _open_pidfd(sock, process)
+    except OSError:
+        return False
+    try:
+        theirs, ours = os.stat(f"/proc/{process}/ns/net"), os.stat("/proc/self/ns/net")
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        lives = not poll.poll(0)
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
+    return lives and (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _open_pidfd(sock: socket.socket, process: int) -> int:
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+    return os.pidfd_open(process)

@@ -1,0 +1,66 @@
+"""stack.addresses: which of its addresses a guest is reached at."""
+
+from __future__ import annotations
+
+import pytest
+
+from bucatini.base.address import pack
+from bucatini.stack.addresses import GuestAddresses
+
+GIVEN4, GIVEN6 = pack("192.0.2.1"), pack("2001:db8::1")
+OTHER4, OTHER6, LINK = pack("192.0.2.9"), pack("2001:db8::9"), pack("fe80::9")
+
+
+def addresses() -> GuestAddresses:
+    return GuestAddresses(GIVEN4, GIVEN6)
+
+
+def test_at_first_the_given_ones() -> None:
+    assert (addresses().of(4), addresses().of(16)) == (GIVEN4, GIVEN6)
+    assert addresses().all() == (GIVEN4, GIVEN6)
+
+
+def test_one_it_configured_itself_until_the_given_one_is_seen() -> None:
+    known = addresses()
+    known.learn(OTHER4)
+    known.learn(OTHER6)
+    assert (known.of(4), known.of(16)) == (OTHER4, OTHER6)
+    known.learn(GIVEN4)
+    known.learn(GIVEN6)
+    known.learn(OTHER4)
+    known.learn(OTHER6)
+    assert (known.of(4), known.of(16)) == (GIVEN4, GIVEN6)
+    assert set(known.all()) == {GIVEN4, GIVEN6, OTHER4, OTHER6}
+
+
+@pytest.mark.parametrize("source", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"])
+def test_never_learned(source: str) -> None:
+    known = addresses()
+    known.learn(pack(source))
+    assert known.all() == (GIVEN4, GIVEN6)
+
+
+def test_link_local_when_there_is_nothing_better() -> None:
+    known = GuestAddresses(None, None)
+    assert known.of(16) is None
+    known.learn(LINK)
+    assert (known.of(4), known.of(16)) == (None, LINK)
+    known.learn(OTHER6)
+    assert known.of(16) == OTHER6
+
+
+def test_after_a_change_the_old_one_until_the_new_one_is_seen() -> None:
+    known = addresses()
+    known.learn(GIVEN4)
+    known.learn(GIVEN6)
+    known.give(OTHER4, OTHER6)
+    assert (known.of(4), known.of(16)) == (GIVEN4, GIVEN6)
+    known.learn(OTHER4)
+    known.learn(OTHER6)
+    assert (known.of(4), known.of(16)) == (OTHER4, OTHER6)
+
+
+def test_after_a_change_the_new_one_when_the_old_was_never_seen() -> None:
+    known = addresses()
+    known.give(OTHER4, None)
+    assert (known.of(4), known.of(16)) == (OTHER4, None)
