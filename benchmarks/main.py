@@ -183,11 +183,12 @@ def describe(peers: list[Peer], runs: int, seconds: float) -> dict[str, str]:
             model = text.partition(":")[2].strip()
             break
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1e6
+    brief = START_RUNS if runs > 1 else 1
     facts = {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} CPUs, {model}, {memory:.0f} GB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "samples": f"median of {runs}, {seconds:g} s each, peers in turn; start-up: median of {START_RUNS if runs > 1 else 1}",
+        "samples": f"median of {runs}, {seconds:g} s each, peers in turn; start-up: median of {brief}",
         "open files": f"at most {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} per process",
     }
     for peer in peers:

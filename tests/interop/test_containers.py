@@ -12,6 +12,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import threading
 import urllib.request
 import uuid
@@ -121,7 +122,7 @@ class Crun:
 
 
 class Podman:
-    """Rootful, everything it stores in the test's folder."""
+    """Rootful, everything it stores in a folder of the test, whose name it wants short."""
 
     def __init__(self, tree: Path, scratch: Path) -> None:
         if shutil.which("podman") is None:
@@ -162,9 +163,9 @@ class Podman:
 
 
 @pytest.fixture(scope="module", params=["crun", "podman"])
-def runtime(request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
-    scratch = tmp_path_factory.mktemp(request.param)
-    return Crun(tree, scratch) if request.param == "crun" else Podman(tree, scratch)
+def runtime(request: pytest.FixtureRequest, tree: Path) -> Iterator[Runtime]:
+    with tempfile.TemporaryDirectory(prefix="bucatini-") as folder:
+        yield Crun(tree, Path(folder)) if request.param == "crun" else Podman(tree, Path(folder))
 
 
 class Served:

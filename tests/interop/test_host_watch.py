@@ -230,6 +230,25 @@ class TestOldFlows:
         # The engine is none the worse.
         assert tcp_source(moving, guest, PUBLIC[family]) == SECOND[family].host
 
+    @FAMILIES
+    def test_datagrams_of_an_old_flow(self, moving: FakeHost, guest: Guest, family: str) -> None:
+        """A guest's socket that goes on sending after the move is heard within seconds, from whatever address."""
+        with moving.world.bound(PUBLIC[family], timeout=0.2) as peer:
+            with guest.net.new_socket(peer.family, socket.SOCK_DGRAM, timeout=0.2) as sock:
+                sock.connect(peer.getsockname())
+                sock.send(b"before")
+                assert peer.recvfrom(10)[1][0] == FIRST[family].host
+                moving.net.ip("link del up0")
+                moved = move(moving)
+                heard = False
+                while not heard:
+                    assert time.monotonic() - moved < IN_TIME
+                    with contextlib.suppress(OSError):
+                        sock.send(b"after")
+                    with contextlib.suppress(TimeoutError):
+                        data, source = peer.recvfrom(10)
+                        heard = (data, source[0]) == (b"after", SECOND[family].host)
+
 
 class TestWatch:
     """What tells an engine that a mirrored host is another now."""

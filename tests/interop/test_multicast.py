@@ -1,4 +1,4 @@
-"""Multicast between a guest and the host's network: groups the guest joins, what it sends to groups, and the answers."""
+"""Multicast between a guest and the host's network: groups it joins, what it sends to groups, and the answers."""
 
 from __future__ import annotations
 

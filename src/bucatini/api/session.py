@@ -80,7 +80,10 @@ class Job(NamedTuple):
 
 
 def serve(job: Job, guest: Handle, wait: Callable[[], Awaitable[int]]) -> int:
-    """Serve `guest` until `wait`, begun when everything is bound and built, says its status. Raises ConfigError or HostError before the guest goes."""
+    """Serve `guest` until `wait`, begun when everything is bound and built, says its status.
+
+    Raises ConfigError or HostError before the guest goes.
+    """
     raise_descriptor_limit()
     observers = job.observers
     tap = guest.tap()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple
 
-__all__ = ["MAPPED_PREFIX", "Endpoint", "family_of", "pack", "text", "unmap"]
+__all__ = ["MAPPED_PREFIX", "Endpoint", "family_of", "link_local_of", "pack", "text", "unmap"]
 
+LINK_LOCAL_PREFIX = bytes.fromhex("fe80000000000000")
 MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 """::ffff:0:0/96, RFC 4291 section 2.5.5.2."""
 
@@ -52,3 +53,8 @@ def unmap(address: bytes) -> bytes:
     if len(address) == 16 and address.startswith(MAPPED_PREFIX):
         return address[12:]
     return address
+
+
+def link_local_of(mac: bytes) -> bytes:
+    """The link-local address with the modified EUI-64 identifier of a MAC (RFC 4291 section 2.5.1, appendix A)."""
+    return LINK_LOCAL_PREFIX + bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]

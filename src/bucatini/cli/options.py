@@ -151,7 +151,7 @@ def _add_mapping(group: argparse._ArgumentGroup) -> None:
             "with none nowhere; one per family; policy still decides")  # fmt: skip
     add("--no-map-gw", action="store_true", help="the gateway does not lead to this host's loopback")
     several(
-        "--map-guest-addr", "ADDR", "the guest reaches this host, where both have one address, at ADDR; one per family"
+        "--map-guest-addr", "ADDR", "the guest reaches this host at ADDR, where both have one address; one per family"
     )
     several("--dns", "ADDR", "name server the guest is told; repeatable (default: the gateway, which asks the host's)")
     several("--dns-forward", "ADDR", "our name service answers at ADDR instead of the gateway; one per family")

@@ -119,7 +119,7 @@ def read_address(option: str, written: str) -> bytes:
         packed = unmap(pack(written))
     except ValueError:
         raise ConfigError(f"{option} {written!r}: must be an IPv4 or IPv6 address") from None
-    if not any(packed) or packed[0] == (0xFF if len(packed) == 16 else 255) or (len(packed) == 4 and packed[0] >= 224):
+    if not any(packed) or packed[0] == 0xFF or (len(packed) == 4 and packed[0] >= 224):
         raise ConfigError(f"{option} {written!r}: must be a unicast address")
     return packed
 

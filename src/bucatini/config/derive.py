@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bucatini.base.address import link_local_of
 from bucatini.config.addressing import INTERFACE, IPV4_PREFIX, IPV6_PREFIX, Addressing
 from bucatini.config.guest import DEFAULT_MTU
 from bucatini.config.network import NetworkOptions
@@ -22,7 +23,7 @@ from bucatini.host.resolvers import ResolverConfig
 from bucatini.host.settings import Route
 from bucatini.host.sockets import Outbound
 
-__all__ = ["LOCAL", "Family", "Network", "Plan", "complete", "host_plan", "link_local_of", "slot_plan"]
+__all__ = ["LOCAL", "Family", "Network", "Plan", "complete", "host_plan", "slot_plan"]
 
 SLAAC_PREFIX = 64
 LINK_LOCAL_V6 = bytes.fromhex("fe80000000000000")
@@ -123,11 +124,6 @@ def slot_plan(own: Addressing) -> Plan:
     return Plan(ipv4, ipv6, DEFAULT_MTU, link_local_of(own.gateway_mac), INTERFACE, invented=True)
 
 
-def link_local_of(mac: bytes) -> bytes:
-    """The link-local address with the modified EUI-64 identifier of a MAC (RFC 4291 section 2.5.1, appendix A)."""
-    return LINK_LOCAL_V6 + bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]
-
-
 def host_plan(host: HostNetwork) -> Plan:
     """The plan that mirrors `host`; `LOCAL` when it has no network."""
     if not host.addresses:
@@ -136,14 +132,8 @@ def host_plan(host: HostNetwork) -> Plan:
     gateway = host.ipv6.gateway
     link_local = gateway if gateway is not None and _is_link_local(gateway) else host.ipv6.link_local
     interface = host.ipv4.interface or host.ipv6.interface
-    return Plan(
-        ipv4,
-        ipv6,
-        host.mtu,
-        link_local or LOCAL_GATEWAY_V6,
-        interface,
-        host.ipv6.interface_index or host.ipv4.interface_index,
-    )
+    scope = host.ipv6.interface_index or host.ipv4.interface_index
+    return Plan(ipv4, ipv6, host.mtu, link_local or LOCAL_GATEWAY_V6, interface, scope)
 
 
 def complete(
@@ -163,11 +153,10 @@ def complete(
     gateways = tuple(family.gateway for family in families if family.gateway is not None)
     loopback = _loopback(options, gateways)
     upstream = tuple(each.endpoint.address for each in resolvers.resolvers)
-    forward = _dns_rows(options, loopback, upstream, own_dns)
     translation = Translation(
         host_loopback=tuple(loopback),
         guest_addresses=_guest_rows(options, families),
-        dns=() if own_dns else forward,
+        dns=() if own_dns else _dns_rows(options, loopback, upstream),
         ours=tuple(address for address in (ipv4.gateway if ipv4 else None, link_local if ipv6 else None) if address),
     )
     if own_dns:
@@ -239,9 +228,11 @@ def _loopback(options: NetworkOptions, gateways: tuple[bytes, ...]) -> tuple[byt
 
 
 def _dns_rows(
-    options: NetworkOptions, loopback: tuple[bytes, ...], upstream: tuple[bytes, ...], own_dns: bool
+    options: NetworkOptions, loopback: tuple[bytes, ...], upstream: tuple[bytes, ...]
 ) -> tuple[tuple[bytes, bytes], ...]:
-    """Visible resolver and real one, per family: `--dns-forward`, or the loopback mapping when the host's is loopback."""
+    """Visible resolver and real one, per family: that of `--dns-forward`, else the loopback mapping for one that is on
+    the host's loopback.
+    """
     rows = []
     for length in (4, 16):
         real = next((each for each in (*options.dns_host, *upstream) if len(each) == length), None)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bucatini.base.address import Endpoint
+from bucatini.base.address import Endpoint, link_local_of
 from bucatini.base.events import Listener
 from bucatini.base.reasons import Counters, DropReason
 from bucatini.base.verdict import Request, Verdict
@@ -110,7 +110,8 @@ class Translator:
         gateway = Gateway(settings, self.counters)
         table = FlowTable(settings.flow_limit)
         egress = Egress(self.arena.view, settings.guest_mac, settings.gateway_mac, parts.offloads.checksum, checksum)
-        self.addresses = GuestAddresses(settings.guest_ipv4, settings.guest_ipv6)
+        link_local = link_local_of(settings.guest_mac) if settings.ipv6 else None
+        self.addresses = GuestAddresses(settings.guest_ipv4, settings.guest_ipv6, link_local)
         self.forwarder = Forwarder(self.loop, parts.resolvers or HostResolvers(), HostNames(settings.resolvers))
         keeps = sockets.keeps_peek_offset() if parts.peek_offset is None else parts.peek_offset
         trains = (parts.offloads.uso4, parts.offloads.uso6)

@@ -7,6 +7,8 @@ cdef class _Listener:
     cdef public StreamSplices splices
     cdef public int fd
     cdef public object family, entry, local
+    cdef public str direction, far_kind
+    cdef public bint keep_source
     cdef public double deadline, armed_at
 
 

@@ -40,7 +40,9 @@ HERE = -1
 
 
 class SpliceEntry(Protocol):
-    """What a listening socket stands for."""
+    """What a listening socket stands for. Of its attributes `guest`, `targets` and `spliced` are read for each
+    connection, once; the others when it is given.
+    """
 
     direction: str
     """INGRESS: the listener is the host's, the far end is in the guest's namespace. EGRESS: the other way round."""
@@ -67,34 +69,33 @@ class SpliceEntry(Protocol):
 class SplicedStream(Pair):
     """One spliced connection, as the flow table and reports see it."""
 
-    __slots__ = (
-        "_splices", "direction", "far_kind", "guest", "host", "id", "opened_at", "peer", "rule", "source", "targets",
-        "tries",
-    )  # fmt: skip
+    __slots__ = ("guest", "host", "id", "listener", "opened_at", "peer", "rule", "source", "targets", "tries")
 
     protocol = 6
     key = b""
 
-    def __init__(
-        self, splices: StreamSplices, entry: SpliceEntry, local: Endpoint, source: Endpoint, rule: str
-    ) -> None:
+    def __init__(self, listener: _Listener, source: Endpoint, rule: str) -> None:
         super().__init__()
-        self._splices = splices
-        self.far_kind = entry.far_kind
+        entry = listener.entry
+        self.listener = listener
         self.targets = entry.targets
         self.tries = 0
         """Position of the target whose turn it is."""
-        self.source: Endpoint | None = source if entry.keep_source else None
+        self.source: Endpoint | None = source if listener.keep_source else None
         """What the next far socket is bound to."""
-        self.direction = entry.direction
         self.host: Endpoint | None = None
-        if self.direction == EGRESS:
-            self.guest, self.peer, self.host = source, local, self.targets[0]
+        if listener.direction == EGRESS:
+            self.guest, self.peer, self.host = source, listener.local, self.targets[0]
         else:
             self.guest, self.peer = entry.guest, source
         self.rule = rule
         self.id = 0
-        self.opened_at: float = splices.sink.now
+        self.opened_at: float = listener.splices.sink.now
+
+    @property
+    def direction(self) -> str:
+        """INGRESS or EGRESS."""
+        return self.listener.direction
 
     @property
     def received(self) -> int:
@@ -113,14 +114,14 @@ class SplicedStream(Pair):
         if far is None:
             self.close("failed")
         elif self.live:
-            self._splices.reach(self, far.detach())
+            self.listener.splices.reach(self, far.detach())
         else:
             far.close()
 
     def close(self, how: str) -> None:
         """End the flow; both ends see a reset unless it is `closed`. Idempotent."""
         if self.live:
-            self._splices.end(self, how)
+            self.listener.splices.end(self, how)
 
 
 class _Listener:
@@ -131,6 +132,9 @@ class _Listener:
         self.fd = sock.fileno()
         self.family = sock.family
         self.entry = entry
+        self.direction = entry.direction
+        self.far_kind = entry.far_kind
+        self.keep_source = entry.keep_source
         address, port = sock.getsockname()[:2]
         packed = pack(address)
         self.local = Endpoint(packed if any(packed) else _loopback_of(packed), port)
@@ -228,7 +232,7 @@ class StreamSplices:
     def arrived(self, listener: _Listener, fd: int, address: bytes, port: int) -> None:
         """A connection was accepted."""
         entry = listener.entry
-        peer = Endpoint(unmap(address), port)
+        peer = Endpoint(address if len(address) == 4 else unmap(address), port)
         if not (entry.spliced and _is_loopback(peer.address)):
             sock = socket.socket(listener.family, socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
@@ -239,7 +243,7 @@ class StreamSplices:
             with socket.socket(listener.family, socket.SOCK_STREAM, 0, fd) as refused:
                 sockets.reset_on_close(refused)
             return
-        stream = SplicedStream(self, entry, listener.local, peer, rule)
+        stream = SplicedStream(listener, peer, rule)
         self.splicer.adopt(stream, fd)
         self.sink.table.add_spliced(stream)
         if self.sink.flow_events:
@@ -262,26 +266,26 @@ class StreamSplices:
         if stream.tries < len(stream.targets):
             self._try(stream)
         elif error == errno.ECONNRESET:
-            stream.close(_ENDINGS[stream.direction][FAR_RESET])
+            stream.close(_ENDINGS[stream.listener.direction][FAR_RESET])
         else:
             stream.close("refused by peer" if error == errno.ECONNREFUSED else "failed")
 
     def ended(self, stream: SplicedStream, how: int) -> None:
         """Both ends are closed."""
-        self._finish(stream, _ENDINGS[stream.direction][how])
+        self._finish(stream, _ENDINGS[stream.listener.direction][how])
 
     # -- streams
 
     def _try(self, stream: SplicedStream) -> None:
-        if stream.direction == EGRESS:
+        if stream.listener.direction == EGRESS:
             stream.host = stream.targets[stream.tries]
             self.reach(stream, HERE)
             return
-        far = self.stock.take(stream.far_kind)
+        far = self.stock.take(stream.listener.far_kind)
         if far is not None:
             self.reach(stream, far.detach())
         else:
-            self.stock.give(stream.far_kind, stream.begin)
+            self.stock.give(stream.listener.far_kind, stream.begin)
 
     def reach(self, stream: SplicedStream, far: int) -> None:
         """Connect a far socket to the target whose turn it is."""

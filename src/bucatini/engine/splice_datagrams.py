@@ -132,9 +132,17 @@ class SplicedDatagrams:
         if self.far is None:
             return
         self._count(True, sum(pieces[1::2]))
-        for _ in self.targets:
+        if self._answered or len(self.targets) == 1:
             self._send_batch(self.far, pieces)
-            if self._answered or len(self.targets) == 1 or sockets.socket_error(self.far) != errno.ECONNREFUSED:
+            return
+        for first in range(0, len(pieces), 2):
+            self._try_targets(self.far, pieces[first : first + 2])
+
+    def _try_targets(self, far: socket.socket, piece: list[int]) -> None:
+        """One datagram at a time: a refusal is of the one before it."""
+        for _ in self.targets:
+            self._send_batch(far, piece)
+            if sockets.socket_error(far) != errno.ECONNREFUSED:
                 return
             self._turn()
 
@@ -188,7 +196,7 @@ class SplicedDatagrams:
     def _send_batch(self, destination: socket.socket, pieces: list[int]) -> None:
         """A refusal of an earlier datagram stops the batch: take it up again behind, which is told only once."""
         total = len(pieces) >> 1
-        done = 0
+        done = sent = 0
         for _ in range(2):
             sent = self.sink.arena.send_datagrams(destination, pieces[2 * done :], total - done, 0)
             done += max(sent, 0)
@@ -196,7 +204,9 @@ class SplicedDatagrams:
                 return
             if sent < 0 and sent != -errno.ECONNREFUSED:
                 break
-        self.sink.counters.values[DropReason.HOST_BUFFER_FULL] += total - done
+        full = sent == -errno.EAGAIN
+        reason = DropReason.HOST_BUFFER_FULL if full else DropReason.HOST_SEND_FAILED
+        self.sink.counters.values[reason] += total - done
 
     def due(self, now: float) -> None:
         """Silence may have lasted long enough."""

@@ -26,6 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bucatini.base.address import link_local_of
 from bucatini.wire import igmp, mld
 from bucatini.wire.checksum import internet, transport_ok
 from bucatini.wire.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LENGTH, ipv6_multicast_mac
@@ -46,7 +47,6 @@ __all__ = [
     "Memberships",
     "group_mac",
     "is_served",
-    "link_local",
     "read_report",
 ]
 
@@ -174,11 +174,6 @@ def group_mac(group: bytes) -> bytes:
     return ipv6_multicast_mac(group)
 
 
-def link_local(mac: bytes) -> bytes:
-    """The link-local address made of a MAC (RFC 4291 appendix A)."""
-    return _LINK_LOCAL + bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]
-
-
 class Memberships:
     """The groups of one guest. `now` is any monotonic clock, in seconds, the same one for all calls."""
 
@@ -186,7 +181,7 @@ class Memberships:
         self._mac = settings.mac
         self._ipv4 = settings.ipv4
         ipv6 = settings.ipv6
-        self._ipv6 = link_local(settings.mac) if ipv6 is not None and ipv6[:2] != _LINK_LOCAL[:2] else ipv6
+        self._ipv6 = link_local_of(settings.mac) if ipv6 is not None and ipv6[:2] != _LINK_LOCAL[:2] else ipv6
         self._limit = limit
         self._members: dict[bytes, _Member] = {}
         self._query_at = float("-inf")

@@ -19,8 +19,9 @@ class GuestAddresses:
 
     __slots__ = ("_confirmed4", "_confirmed6", "_given4", "_given6", "_seen4", "_seen6", "link_local")
 
-    def __init__(self, ipv4: bytes | None, ipv6: bytes | None) -> None:
-        self.link_local: bytes | None = None
+    def __init__(self, ipv4: bytes | None, ipv6: bytes | None, link_local: bytes | None = None) -> None:
+        """`link_local` is what the guest's MAC makes: most have that one before they have said a word."""
+        self.link_local = link_local
         self._seen4: bytes | None = None
         self._seen6: bytes | None = None
         self._given4 = ipv4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bucatini.forward.translate import Translation
 from bucatini.services.dhcp import DhcpSettings
@@ -35,7 +35,7 @@ class StackSettings:
     ipv4: bool = True
     """Whether the link has the family at all: a guest may be without address yet."""
     ipv6: bool = True
-    translation: Translation = Translation()
+    translation: Translation = field(default_factory=Translation)
     resolvers: tuple[bytes, ...] = ()
     """Addresses at whose port 53 our own name service answers."""
     own: tuple[bytes, ...] = ()

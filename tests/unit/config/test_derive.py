@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bucatini.base.address import Endpoint, pack, text
+from bucatini.base.address import Endpoint, link_local_of, pack, text
 from bucatini.config.addressing import derive
-from bucatini.config.derive import LOCAL, Network, complete, host_plan, link_local_of, slot_plan
+from bucatini.config.derive import LOCAL, Network, complete, host_plan, slot_plan
 from bucatini.config.network import NetworkOptions
 from bucatini.host.mirror import HostFamily, HostNetwork
 from bucatini.host.resolvers import Resolver, ResolverConfig

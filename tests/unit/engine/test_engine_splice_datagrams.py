@@ -10,7 +10,7 @@ import pytest
 
 from bucatini.base.address import Endpoint, pack
 from bucatini.base.verdict import EGRESS, INGRESS
-from bucatini.engine.splice_datagrams import MAX_EARLY, UDP_TIMEOUT, SplicedDatagrams
+from bucatini.engine.splice_datagrams import MAX_EARLY, MAX_EARLY_BYTES, UDP_TIMEOUT, SplicedDatagrams
 from support.engines import PATIENCE, Engine, free_port, here
 
 LOOPBACK = "127.0.0.1"
@@ -126,10 +126,10 @@ def test_outward_counts_the_other_way_and_names_the_host(engine: Engine) -> None
 
 def test_the_second_target_hears_what_the_first_refused(talk: Talk) -> None:
     with talk.server(OTHER) as server:
-        talk.flow.deliver(b"one")
-        talk.flow.deliver(b"two")
+        for number in range(10):
+            talk.flow.deliver(bytes([number]))
         talk.begin()
-        assert [talk.hears(server), talk.hears(server)] == [b"one", b"two"]
+        assert [talk.hears(server)[0] for _ in range(10)] == list(range(10))
         talk.client.send(b"three")
         assert talk.hears(server) == b"three"
         server.sendto(b"answer", talk.seen)
@@ -166,11 +166,29 @@ def test_early_datagrams_have_a_bound(talk: Talk) -> None:
     for number in range(MAX_EARLY + 5):
         talk.flow.deliver(bytes([number]))
     assert talk.engine.drops() == {"host-buffer-full": 5}
-    for _ in range(10):
-        talk.flow.deliver(bytes(60000))
     with talk.server(LOOPBACK) as server:
         talk.begin()
         assert [talk.hears(server)[0] for _ in range(MAX_EARLY)] == list(range(MAX_EARLY))
+
+
+def test_early_bytes_have_a_bound(talk: Talk) -> None:
+    for _ in range(10):
+        talk.flow.deliver(bytes(MAX_EARLY_BYTES // 4))
+    assert talk.engine.drops() == {"host-buffer-full": 6}
+
+
+def test_bursts_to_a_server_that_went_away_are_counted(talk: Talk) -> None:
+    talk.begin()
+    with talk.server(LOOPBACK) as server:
+        talk.client.send(b"x")
+        talk.hears(server)
+        server.sendto(b"y", talk.seen)
+        talk.answered()
+    for _ in range(20):
+        talk.client.send(b"z")
+    talk.engine.settle(30)
+    assert talk.engine.drops()["host-send-failed"] > 0
+    assert not talk.flow.closed
 
 
 def test_silence_ends_it_and_traffic_does_not(talk: Talk) -> None:

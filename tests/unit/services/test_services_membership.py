@@ -20,7 +20,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import Ether
 
-from bucatini.base.address import pack
+from bucatini.base.address import link_local_of, pack
 from bucatini.services.membership import (
     LIFETIME,
     Join,
@@ -28,7 +28,6 @@ from bucatini.services.membership import (
     Memberships,
     MembershipSettings,
     is_served,
-    link_local,
     read_report,
 )
 from bucatini.wire.igmp import (
@@ -306,7 +305,7 @@ def test_a_family_that_is_off_is_not_asked() -> None:
 def test_mld_comes_from_a_link_local_address_whatever_the_gateways_is() -> None:
     _, frame = Memberships(MembershipSettings(MAC, GATEWAY4, pack("fd42:6d73:62::1"))).query(0)
     assert Ether(frame)[IPv6].src == "fe80::6d:73ff:fe00:1"
-    assert link_local(bytes.fromhex("9a559a559a55")) == pack("fe80::9855:9aff:fe55:9a55")
+    assert link_local_of(bytes.fromhex("9a559a559a55")) == pack("fe80::9855:9aff:fe55:9a55")
 
 
 # -- frames

@@ -2,7 +2,8 @@
 
 They share the listener's port by SO_REUSEPORT and are connected, which wins over the listener in the kernel, so a
 conversation costs no look-up of ours, and answers come from the address the question went to. What reaches a socket
-between its bind and its connect is anybody's, and is sorted. Conversations outlive the listener.
+between its bind and its connect is anybody's, and is sorted; what the listener holds by then is older and goes first.
+Conversations outlive the listener.
 
 A published port: a peer on the host's loopback is spliced, any other becomes a flow. A port of the guest's own
 loopback: only peers of that loopback, always spliced; the peer's source port is kept on the host where it can be had,
@@ -35,8 +36,12 @@ UDP = 17
 NEVER = float("inf")
 RECEIVES = 64
 """Datagrams taken from one listener in a turn."""
+MAX_RECEIVES = 1024
+"""The same where a conversation begins, whose order would suffer if older ones were left."""
 REST = 0.5
 """Seconds a listener rests when the host has no descriptor for a conversation."""
+DATAGRAM_COST = 512
+"""Bytes of a socket's buffer that the kernel counts for a datagram at the least (768 and more in Linux 6)."""
 PRIVILEGED = 1024
 IP_PKTINFO = 8
 _PKTINFO4 = struct.Struct("=i4s4s")
@@ -50,7 +55,7 @@ _Name = tuple[Any, ...]
 class _UdpListener:
     """One listening socket. `publisher` is a `Publisher`."""
 
-    __slots__ = ("armed_at", "deadline", "forward", "length", "publisher", "sock", "spliced")
+    __slots__ = ("_busy", "_later", "armed_at", "deadline", "forward", "length", "publisher", "sock", "spliced")
 
     def __init__(self, publisher: Any, sock: socket.socket, forward: Forward, length: int) -> None:
         self.publisher = publisher
@@ -60,6 +65,8 @@ class _UdpListener:
         self.spliced: dict[Endpoint, SplicedDatagrams] = {}
         """Conversations that no packet finds, by who began them."""
         self.deadline = self.armed_at = NEVER
+        self._busy = False
+        self._later: list[Callable[[], None]] = []
 
     def watch(self) -> None:
         """Begin to serve."""
@@ -68,7 +75,18 @@ class _UdpListener:
     def ready(self, descriptor: int, events: int, now: float) -> None:
         """Handler of the socket."""
         self.publisher.sink.now = now
-        for _ in range(RECEIVES):
+        self._busy = True
+        try:
+            self._receive(now)
+            while self._later:
+                self._later.pop(0)()
+        finally:
+            self._busy = False
+
+    def _receive(self, now: float) -> None:
+        for number in range(MAX_RECEIVES):
+            if number >= RECEIVES and not self._later:
+                return
             try:
                 payload, ancillary, _, name = self.sock.recvmsg(65536, 64)
             except OSError:
@@ -76,13 +94,23 @@ class _UdpListener:
             if name[1]:
                 self.first(payload, local_address(ancillary), name, now)
 
+    def after_these(self, work: Callable[[], None]) -> None:
+        """Do `work` when what the listener holds has been taken."""
+        self._later.append(work)
+        if not self._busy:
+            self.ready(self.sock.fileno(), select.EPOLLIN, self.publisher.sink.now)
+
     def first(self, payload: bytes, local: bytes | None, name: _Name, now: float) -> None:
         """A datagram of a peer that has no conversation yet, or had none when it was sent."""
         raise NotImplementedError
 
     def sort(self, near: socket.socket, client: Endpoint, own: Callable[[bytes], None], local: bytes | None) -> None:
-        """Datagrams that reached `near` before it was connected: each to its own conversation, `own` for `client`'s."""
-        for _ in range(RECEIVES):
+        """Datagrams that reached `near` before it was connected: each to its own conversation, `own` for `client`'s.
+
+        Until bind and connect were both done half of everybody's came here, so all that its buffer can hold is read:
+        one left behind would be taken for `client`'s.
+        """
+        for _ in range(near.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // DATAGRAM_COST):
             try:
                 payload, name = near.recvfrom(65536)
             except OSError:
@@ -186,8 +214,12 @@ class UdpInward(_UdpListener):
         publisher.sink.table.add(flow)
         publisher.sink.opened(flow)
         self._deliver(flow, payload)
-        self.sort(near, peer, lambda own: self._deliver(flow, own), local)
-        publisher.sink.datagrams.adopt(flow, near)
+
+        def sorted_out() -> None:
+            self.sort(near, peer, lambda own: self._deliver(flow, own), local)
+            publisher.sink.datagrams.adopt(flow, near)
+
+        self.after_these(sorted_out)
 
     def _near(self, local: bytes | None, peer: Endpoint, train: bool, device: str) -> socket.socket:
         family = socket.AF_INET if self.length == 4 else socket.AF_INET6
@@ -208,7 +240,7 @@ class UdpInward(_UdpListener):
         targets = publisher.inner_targets(UDP, self.length, guest.port)
         flow = SplicedDatagrams(publisher.sink, INGRESS, guest, peer, guest, targets, rule, self.forget, near=near)
         self.begin(flow, payload)
-        self.sort(near, peer, flow.deliver, local)
+        self.after_these(lambda: self.sort(near, peer, flow.deliver, local))
 
         def joined(far: socket.socket | None) -> None:
             if far is None:
@@ -286,8 +318,8 @@ class UdpOutward(_UdpListener):
         except OSError:
             flow.close("failed")
             return
-        self.sort(near, flow.client, flow.deliver, None)
         flow.begin()
+        self.after_these(lambda: self.sort(near, flow.client, flow.deliver, None))
 
 
 def _far(client: Endpoint) -> socket.socket:

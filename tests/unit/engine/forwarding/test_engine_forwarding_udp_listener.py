@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -77,3 +78,28 @@ def test_without_an_agent_a_conversation_fails_cleanly(outward: tuple[Engine, in
             end.turn(0.01)
         assert [event.how for event in engine.closed()] == ["failed"]
     assert len(engine.sink.table) == 0
+
+
+def test_everything_that_came_too_early_is_sorted_out() -> None:
+    """Far more than a turn's share may lie there when the engine had to wait between bind and connect."""
+    port = free_port(socket.SOCK_DGRAM)
+    with Engine([f"127.0.0.1:{port}:80/udp"], **here()) as engine:
+        (listener,) = engine.translator.publisher.listeners
+        with contextlib.ExitStack() as stack:
+            near, foreign, client = (
+                stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in "123"
+            )
+            near.bind(("127.0.0.1", 0))
+            near.setblocking(False)
+            client.bind(("127.0.0.1", 0))
+            for number in range(200):
+                foreign.sendto(bytes([number]), near.getsockname())
+            client.sendto(b"own", near.getsockname())
+            near.connect(client.getsockname())
+            own: list[bytes] = []
+            listener.sort(near, Endpoint(pack("127.0.0.1"), client.getsockname()[1]), own.append, pack("127.0.0.1"))
+            assert own == [b"own"]
+            with pytest.raises(BlockingIOError):
+                near.recv(1)
+            (opened,) = engine.opened()
+            assert opened.peer.port == foreign.getsockname()[1]
