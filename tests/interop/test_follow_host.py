@@ -46,9 +46,7 @@ def moving() -> Iterator[FakeHost]:
 
 def move(host: FakeHost) -> None:
     """Another network on the same link: addresses, routers and name server are new, the old ones are gone."""
-    host.world.ip(
-        f"addr add {NEW_WORLD4}/25 dev {link(host.world)}\naddr add {NEW_WORLD6}/64 dev {link(host.world)} nodad"
-    )
+    host.world.ip(f"addr add {NEW_WORLD4}/25 dev up1\naddr add {NEW_WORLD6}/64 dev up1 nodad")
     host.net.ip(
         f"addr add {NEW_HOST4}/25 dev up0\naddr add {NEW_HOST6}/64 dev up0 nodad\n"
         f"route replace default via {NEW_WORLD4} dev up0\nroute replace default via {NEW_WORLD6} dev up0\n"

@@ -1,7 +1,8 @@
 """RootlessKit with our commands first in its PATH, and with Debian's, by the same script.
 
-Debian's RootlessKit knows `--net=slirp4netns` and the port driver of that name. `--net=pasta` came with version 2: its
-exact command line is given here by hand, to a namespace made as RootlessKit makes it.
+Debian 12's RootlessKit knows `--net=slirp4netns` and the port driver of that name. `--net=pasta` came with version 2,
+which Debian 13 has: where that is missing, its exact command lines are given by hand, to a namespace made as
+RootlessKit makes it.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 class Kit:
     """A running RootlessKit; `net` is the network namespace of its command."""
 
-    def __init__(self, place: Place, *options: str) -> None:
+    def __init__(self, place: Place, driver: str, *options: str) -> None:
         self.place = place
         self.state = place.scratch / "home" / "state"
-        words = ["rootlesskit", f"--state-dir={self.state}", "--net=slirp4netns", "--copy-up=/etc", *options]
+        program = shutil.which("rootlesskit") or ""
+        words = [program, f"--state-dir={self.state}", f"--net={driver}", "--copy-up=/etc", *options]
         self.process, self._output = place.begin([*words, "sh", "-c", "exec sleep 62"])
         self.command = eventually(self._find)
         self.net = Namespace.of_process(self.command)
@@ -79,13 +81,13 @@ class Kit:
 
 
 @contextmanager
-def started(host: FakeHost, kind: str, *options: str) -> Iterator[Kit]:
-    needed = ["rootlesskit", "rootlessctl", "newuidmap"] + ["slirp4netns"] * (kind == "debian")
+def started(host: FakeHost, kind: str, *options: str, driver: str = "slirp4netns") -> Iterator[Kit]:
+    needed = ["rootlesskit", "rootlessctl", "newuidmap"] + [driver] * (kind == "debian")
     missing = [name for name in needed if shutil.which(name) is None]
     if missing:
         pytest.skip(f"no {', '.join(missing)}")
     with NamedUser(host, install_compat(host) if kind == "ours" else None) as place:
-        kit = Kit(place, *options)
+        kit = Kit(place, driver, *options)
         try:
             yield kit
         finally:
@@ -198,10 +200,11 @@ def test_options(host: FakeHost, kind: str) -> None:
 
 # `--net=pasta`
 
-PASTA = (
-    *("--stderr", f"--ns-ifname={TAP}", "--mtu=65520", "--config-net", f"--address={GUEST}", "--netmask=24"),
-    *(f"--gateway={GATEWAY}", f"--dns-forward={RESOLVER}", "--ipv4-only"),
-)
+VIRTUAL = (f"--address={GUEST}", "--netmask=24", f"--gateway={GATEWAY}", f"--dns-forward={RESOLVER}", "--ipv4-only")
+CONFIGURED = ("--stderr", f"--ns-ifname={TAP}", "--mtu=65520", "--config-net", *VIRTUAL)
+"""Of version 3."""
+BARE = ("--stderr", f"--ns-ifname={TAP}", "--mtu=65520", "--no-dhcp", "--no-ra", *VIRTUAL)
+"""Of version 2, which makes the interface before pasta starts, and configures it itself."""
 
 
 @pytest.fixture
@@ -216,7 +219,7 @@ def served(host: FakeHost, engine: PastaEngine, *options: str, by_path: bool = F
         target = [str(holder.pid)]
         if by_path:
             target = [f"--userns=/proc/{holder.pid}/ns/user", f"--netns=/proc/{holder.pid}/ns/net"]
-        with engine.start(place, [*PASTA, *options], target, foreground=False):
+        with engine.start(place, [*CONFIGURED, *options], target, foreground=False):
             yield holder.net
 
 
@@ -248,6 +251,34 @@ def test_pasta_no_ports(host: FakeHost, pasta: PastaEngine) -> None:
         exchange((host.net, "127.0.0.1", 9003), (net, GATEWAY, 9003))
         with net.listen("0.0.0.0", 8084), pytest.raises(ConnectionRefusedError):
             host.net.connect("127.0.0.1", 8084)
+
+
+def test_pasta_existing_tap(host: FakeHost, pasta: PastaEngine) -> None:
+    """A persistent TAP that is there already, and up."""
+    with Place(host) as place, Holder(place) as holder:
+        holder.net.ip(f"tuntap add name {TAP} mode tap\nlink set {TAP} up\n")
+        with pasta.start(place, [*BARE, "--tcp-ports=none", "--udp-ports=none"], [str(holder.pid)]):
+            holder.net.ip(
+                f"link set {TAP} mtu 65520\naddress add {GUEST}/24 dev {TAP}\n"
+                f"route add default via {GATEWAY} dev {TAP}\n"
+            )
+            assert exchange((host.world, PUBLIC4, 9000), (holder.net, PUBLIC4, 9000)) == HOST4
+
+
+def test_net_pasta(host: FakeHost, kind: str) -> None:
+    """The real thing, where RootlessKit knows it."""
+    program = shutil.which("rootlesskit")
+    if program is None or "pasta" not in host.net.run(program, "--help").stdout:
+        pytest.skip("no RootlessKit of version 2 or later")
+    with started(host, kind, "--port-driver=implicit", driver="pasta") as kit:
+        eventually(lambda: TAP in kit.net.run("ip", "-brief", "link", "show", "up").stdout)
+        exchange((host.world, PUBLIC4, 9000), (kit.net, PUBLIC4, 9000))
+        with kit.net.listen("0.0.0.0", 8085) as listener:
+            client = eventually(lambda: _connected(host.net, "127.0.0.1", 8085))
+            assert client is not None
+            with client, listener.accept()[0] as server:
+                server.sendall(b"answer\n")
+                assert client.recv(100) == b"answer\n"
 
 
 def _connected(net: Namespace, address: str, port: int) -> socket.socket | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -20,6 +22,7 @@ from typing import Any
 
 import dns.message
 import dns.rrset
+import pytest
 
 from support.fakehost import Namespace
 from support.guests import PATIENCE, eventually
@@ -150,7 +153,9 @@ class Client:
     def name_servers(self) -> list[str]:
         return self._told.read_text().split() if self._told.exists() else []
 
-    def _run(self, script: str, limit: float = TRANSFER_LIMIT) -> str:
+    def _run(self, program: str, script: str, limit: float = TRANSFER_LIMIT) -> str:
+        if shutil.which(program, path=os.defpath + ":/usr/sbin:/sbin") is None:
+            pytest.skip(f"no {program}")
         done = self.link.net.run(
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", script), check=False, timeout=limit
         )
@@ -166,11 +171,12 @@ class Client:
             f'make_resolv_conf() {{ echo "${{{told[1:]}:-}}" >{self._told}; }}\n'
         )
         return self._run(
+            "dhclient",
             f"mount --bind {self.scratch}/leases /var/lib/dhcp\n"
             f"mount --bind {self.scratch}/enter /etc/dhcp/dhclient-enter-hooks.d\n"
             f"cp /etc/dhcp/dhclient-exit-hooks.d/rfc3442-classless-routes {self.scratch}/exit\n"
             f"mount --bind {self.scratch}/exit /etc/dhcp/dhclient-exit-hooks.d\n"
-            f"dhclient -{family} -1 -v --no-pid {self.link.name}"
+            f"dhclient -{family} -1 -v --no-pid {self.link.name}",
         )
 
     def udhcpc(self) -> dict[str, str]:
@@ -185,8 +191,9 @@ class Client:
         )
         script.chmod(0o755)
         self._run(
+            "udhcpc",
             f"udhcpc --foreground --now --quit --interface {self.link.name} --script {script} "
-            "-O mtu -O search -O staticroutes"
+            "-O mtu -O search -O staticroutes",
         )
         lines = (self.scratch / "lease").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
@@ -194,13 +201,14 @@ class Client:
     def dhcpcd(self, family: int) -> str:
         """Marples', with its ARP probes; its messages."""
         return self._run(
+            "dhcpcd",
             "mount -t tmpfs none /run\nmount -t tmpfs none /var/lib/dhcpcd\n"
-            f"dhcpcd --oneshot --nobackground --nohook resolv.conf -{family} {self.link.name}"
+            f"dhcpcd --oneshot --nobackground --nohook resolv.conf -{family} {self.link.name}",
         )
 
     def rdisc6(self) -> str:
         """What a router advertisement says, as rdisc6 prints it."""
-        return self._run(f"rdisc6 --single --retry 3 {self.link.name}")
+        return self._run("rdisc6", f"rdisc6 --single --retry 3 {self.link.name}")
 
 
 @contextmanager

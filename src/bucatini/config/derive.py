@@ -157,7 +157,7 @@ def complete(
         host_loopback=tuple(loopback),
         guest_addresses=_guest_rows(options, families),
         dns=() if own_dns else _dns_rows(options, loopback, upstream),
-        ours=tuple(address for address in (ipv4.gateway if ipv4 else None, link_local if ipv6 else None) if address),
+        ours=gateways if ipv6 is None or ipv6.gateway is not None else (*gateways, link_local),
     )
     if own_dns:
         named = options.dns_forward or gateways

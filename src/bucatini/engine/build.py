@@ -140,6 +140,7 @@ class Translator:
         )  # fmt: skip
         self.advertiser = Advertiser(self.sink, gateway)
         self.sink.multicast = Multicast(self.sink, self.ingress, self.addresses, settings)
+        self.publisher.elsewhere = lambda: self.sink.multicast.groups.ports
         self.reactor.attach(self.sink.end_of_turn if parts.end_of_turn is None else self._end_of_turn)
         try:
             self._publish(parts)

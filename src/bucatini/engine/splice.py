@@ -274,6 +274,10 @@ class StreamSplices:
         """Both ends are closed."""
         self._finish(stream, _ENDINGS[stream.listener.direction][how])
 
+    def bug(self, error: Exception) -> None:
+        """An error of ours strikes one connection."""
+        self.sink.bug(error)
+
     # -- streams
 
     def _try(self, stream: SplicedStream) -> None:

@@ -479,7 +479,7 @@ cdef class Splicer:
             for pair in again:
                 pair.waits = False
                 if pair.fds[1] >= 0:
-                    self._pump(pair)
+                    self._guarded(pair.serial << 1, 0)
         for round in range(TURN_ROUNDS):
             count = c_epoll_wait(self.epoll, events, BATCH, 0)
             if count <= 0:
@@ -487,11 +487,22 @@ cdef class Splicer:
             # Who waits to be let in waits longest: before what others have to say, or to leave.
             for index in range(count):
                 if events[index].data.u64 & ENTRANCE:
-                    self._let_in(events[index].data.u64)
+                    self._guarded(events[index].data.u64, 0)
             for index in range(count):
                 if not events[index].data.u64 & ENTRANCE:
-                    self._serve(events[index].data.u64, events[index].events)
+                    self._guarded(events[index].data.u64, events[index].events)
         return bool(self.again)
+
+    cdef int _guarded(self, uint64_t data, uint32_t events) except -1:
+        """An edge that is not served is not reported again: an error of the owner's must not take others' with it."""
+        try:
+            if data & ENTRANCE:
+                self._let_in(data)
+            else:
+                self._serve(data, events)
+        except Exception as error:
+            self.owner.bug(error)
+        return 0
 
     cdef int _serve(self, uint64_t data, uint32_t events) except -1:
         cdef Pair pair
@@ -610,7 +621,8 @@ cdef class Splicer:
 
     cdef int _send_rest(self, Way *way, int target) noexcept:
         """What was read from the source and did not fit into the target."""
-        cdef ssize_t sent = c_send(target, way.rest + way.rest_at, way.rest_end - way.rest_at, MSG_DONTWAIT | MSG_NOSIGNAL)
+        cdef Py_ssize_t left = way.rest_end - way.rest_at
+        cdef ssize_t sent = c_send(target, way.rest + way.rest_at, left, MSG_DONTWAIT | MSG_NOSIGNAL)
         if sent < 0:
             return NO_ROOM if errno == EAGAIN else TARGET_FAILED
         way.moved += sent

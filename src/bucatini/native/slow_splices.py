@@ -13,6 +13,7 @@ The owner decides; it is called within `turn` and may call back:
     unreached(pair, error)                    a connection that was under way failed; the far socket is closed, the near
                                               one waits for another `reach`, or `end`
     ended(pair, how)                          CLOSED, NEAR_RESET, FAR_RESET or FAILED; all descriptors are closed
+    bug(error)                                an exception came out of one of these
 
 Bounds: what is in flight is at most one pipe or one buffer in each direction of a pair; at most `IDLE_PIPES` pipes are
 kept for reuse; a pair moves at most `ROUNDS` times in one turn and a listener accepts at most `ACCEPTS`. Does not:
@@ -278,15 +279,23 @@ class Splicer:
         again, self._again = self._again, []
         for pair in again:
             pair.again = False
-            if pair.socks[_FAR] is not None:
-                self._pump(pair)
+            far = pair.socks[_FAR]
+            if far is not None:
+                self._guarded(far.fileno(), 0)
         for fd, events in self._epoll.poll(0, _BATCH):
+            self._guarded(fd, events)
+        return bool(self._again)
+
+    def _guarded(self, fd: int, events: int) -> None:
+        """An edge that is not served is not reported again: an error of the owner's must not take others' with it."""
+        try:
             # A descriptor may be another's by now; an event is taken for a hint only.
             if fd in self._pairs:
                 self._serve(*self._pairs[fd], events)
             elif fd in self._listeners:
                 self._accept(fd, *self._listeners[fd])
-        return bool(self._again)
+        except Exception as error:
+            self._owner.bug(error)
 
     def _serve(self, pair: Pair, side: int, events: int) -> None:
         sock = pair.socks[side]

@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.dhcp6 import DHCP6_Advertise, DHCP6_Solicit, DHCP6OptClientId, DHCP6OptIA_NA
 from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet import fragment as fragment4
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6ND_NS, ICMPv6ND_RS, IPv6
-from scapy.layers.l2 import ARP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6MLReport2,
+    ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6ND_RS,
+    IPv6,
+)
+from scapy.layers.l2 import ARP, Ether
 
 from bucatini.base.address import Endpoint, pack
 from bucatini.base.events import Refusal
@@ -18,7 +28,29 @@ from bucatini.base.verdict import EGRESS, INGRESS, Request, Verdict
 from bucatini.flows.tcp import accepted
 from bucatini.flows.tcp_flow import TcpFlow
 from bucatini.flows.tcp_states import CONNECTING, SYN_SENT
-from support.frames import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PEER4, PEER6, Bench, ether, ip, vnet
+from bucatini.forward.translate import Translation
+from bucatini.services.dhcp import DhcpSettings
+from bucatini.services.dhcpv6 import Dhcp6Settings
+from bucatini.services.router import RouterSettings
+from bucatini.wire.dhcpv6 import duid_llt
+from bucatini.wire.ndp import Prefix
+from support.frames import (
+    GATEWAY4,
+    GATEWAY6,
+    GATEWAY_MAC,
+    GUEST4,
+    GUEST6,
+    GUEST_MAC,
+    PEER4,
+    PEER6,
+    Bench,
+    ether,
+    ip,
+    mac,
+    vnet,
+)
+
+MAC = mac(GATEWAY_MAC)
 
 VERSIONS = pytest.mark.parametrize("version", [4, 6])
 GUEST = {4: GUEST4, 6: GUEST6}
@@ -356,3 +388,123 @@ def test_a_fragmented_syn_is_judged_too() -> None:
 def test_malformed_fragments_are_counted() -> None:
     bench = Bench()
     assert reason(bench, ether(ip(4, flags="MF", proto=17) / bytes(13))) is DropReason.FRAGMENT_MALFORMED
+
+
+# -- services of the link, and what is translated
+
+
+def services() -> dict[str, Any]:
+    """Settings with every service, for the example network."""
+    ours = pack("fe80::1")
+    return {
+        "dhcp": DhcpSettings(MAC, pack(GATEWAY4), pack(GUEST4), 30, pack(GATEWAY4), 1500),
+        "dhcpv6": Dhcp6Settings(MAC, duid_llt(MAC, 1), ours, pack(GUEST6)),
+        "router": RouterSettings(MAC, ours, (Prefix(pack("fd00::"), 64, True, True, 600, 600),), 1500),
+    }
+
+
+def ask_for_a_lease(version: int) -> bytes:
+    if version == 4:
+        options = DHCP(options=[("message-type", "discover"), "end"])
+        return ether(
+            IP(src="0.0.0.0", dst="255.255.255.255")
+            / UDP(sport=68, dport=67)
+            / BOOTP(chaddr=bytes.fromhex(GUEST_MAC.replace(":", "")), xid=9)
+            / options,
+            dst="ff:ff:ff:ff:ff:ff",
+        )
+    return ether(
+        IPv6(src="fe80::2", dst="ff02::1:2")
+        / UDP(sport=546, dport=547)
+        / DHCP6_Solicit(trid=9)
+        / DHCP6OptClientId(duid=b"\0\3\0\1abcdef")
+        / DHCP6OptIA_NA(iaid=1),
+        dst="33:33:00:01:00:02",
+    )
+
+
+@VERSIONS
+def test_leases_come_from_the_gateway_before_any_policy(version: int) -> None:
+    bench = Bench(allow=deny, **services())
+    assert bench.feed(ask_for_a_lease(version)) == 0
+    (frame,) = bench.out.frames
+    answer = Ether(frame)
+    if version == 4:
+        assert (answer[BOOTP].yiaddr, answer[BOOTP].xid) == (GUEST4, 9)
+    else:
+        assert answer[DHCP6_Advertise].trid == 9
+    assert bench.asked == []
+    assert len(bench.table) == 0
+
+
+@VERSIONS
+def test_requests_to_a_service_that_is_off_go_nowhere(version: int) -> None:
+    bench = Bench()
+    assert reason(bench, ask_for_a_lease(version)) is DropReason.SERVICE_OFF
+    assert bench.asked == []
+    assert bench.out.calls == []
+
+
+def test_a_router_solicitation() -> None:
+    asked = ether(IPv6(src="fe80::2", dst="ff02::2", hlim=255) / ICMPv6ND_RS(), dst="33:33:00:00:00:02")
+    bench = Bench(**services())
+    assert bench.feed(asked) == 0
+    assert Ether(bench.out.frames[0])[ICMPv6ND_RA].routerlifetime == 65535
+    assert reason(Bench(), asked) is DropReason.NDP_NOT_OURS
+
+
+@VERSIONS
+@pytest.mark.parametrize(("name", "transport"), [("tcp", TCP(flags="S")), ("udp", UDP(dport=99))])
+def test_a_protocol_that_is_off(version: int, name: str, transport: Any) -> None:
+    bench = Bench(**{name: False})
+    assert reason(bench, ether(ip(version) / transport)) is DropReason.PROTOCOL
+    assert (bench.asked, len(bench.table)) == ([], 0)
+
+
+def test_echo_that_is_off() -> None:
+    bench = Bench(icmp=False)
+    assert reason(bench, ether(IP(src=GUEST4, dst=PEER4) / ICMP())) is DropReason.PROTOCOL
+    assert bench.feed(ether(IP(src=GUEST4, dst=GATEWAY4) / ICMP())) == 0, "the gateway's own echo is no flow"
+
+
+@VERSIONS
+def test_an_address_of_ours_that_leads_nowhere(version: int) -> None:
+    """Not out to whoever has it on the host's network."""
+    nowhere = {4: "172.16.0.1", 6: "fd00::1"}[version]
+    bench = Bench(translation=Translation(), resolvers=(), own=(pack(nowhere),))
+    assert reason(bench, syn(version, dst=nowhere)) is DropReason.DESTINATION_UNUSABLE
+    assert reason(bench, ether(ip(version, dst=nowhere) / UDP(dport=99) / b"x")) is DropReason.DESTINATION_UNUSABLE
+    assert len(bench.out.frames) == 2, "a reset and an ICMP error"
+    assert len(bench.table) == 0
+
+
+@VERSIONS
+def test_a_datagram_to_a_group(version: int) -> None:
+    group = {4: "224.0.0.251", 6: "ff02::fb"}[version]
+    frame = ether(ip(version, dst=group) / UDP(sport=5353, dport=5353) / b"who?", dst="01:00:5e:00:00:fb")
+    bench = Bench()
+    assert bench.feed(frame) == 0
+    sent = ("send_to_group", Endpoint(pack(GUEST[version]), 5353), Endpoint(pack(group), 5353), b"who?", 64)
+    assert bench.out.named("send_to_group") == [sent]
+    refused = Bench(allow=deny)
+    assert reason(refused, frame) is DropReason.POLICY_DENIED
+    assert refused.out.named("send_to_group") == []
+
+
+def test_reports_of_groups_reach_the_querier() -> None:
+    bench = Bench()
+    igmp = ether(IP(src=GUEST4, dst="224.0.0.22", proto=2) / b"\x22\0\0\0\0\0\0\0", dst="01:00:5e:00:00:16")
+    mld = ether(
+        IPv6(src="::", dst="ff02::16", hlim=1) / ICMPv6MLReport2(records=[]), dst="33:33:00:00:00:16"
+    )  # fmt: skip
+    for frame in (igmp, mld):
+        assert bench.feed(frame) == 0
+    assert [frame for _, frame in bench.out.named("membership")] == [igmp, mld]
+
+
+@VERSIONS
+def test_the_guest_is_known_by_what_it_opens(version: int) -> None:
+    other = {4: "192.0.2.9", 6: "2001:db8::9"}[version]
+    bench = Bench()
+    bench.feed(syn(version, src=other))
+    assert bench.addresses.of(4 if version == 4 else 16) == pack(other)

@@ -89,6 +89,8 @@ class Publisher(Admission):
         self.freebind = freebind
         self.splices = StreamSplices(sink, guest_sockets)
         self.auto: Automatic | None = None
+        self.elsewhere: Callable[[], frozenset[int]] = frozenset
+        """Gives the UDP ports of the host that another part of the engine listens on for the guest."""
         self.changes = 0
         """How often a forward came or went."""
         self._lingering: tuple[float, frozenset[tuple[str, int]]] = (-1.0, frozenset())
@@ -169,7 +171,8 @@ class Publisher(Admission):
 
     def ports(self, protocol: int, direction: str) -> frozenset[int]:
         """Ports listened on: the host's for INGRESS, the guest's for EGRESS."""
-        return frozenset(port for way, number, port in self._ports if (way, number) == (direction, protocol))
+        found = frozenset(port for way, number, port in self._ports if (way, number) == (direction, protocol))
+        return found | self.elsewhere() if (protocol, direction) == (UDP, INGRESS) else found
 
     def automatic(self, protocol: int, direction: str) -> None:
         """From now on forward what is bound on the other side: INGRESS the guest's ports, EGRESS the host's. Raises

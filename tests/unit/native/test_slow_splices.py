@@ -60,6 +60,7 @@ class Owner:
         self.endings: list[int] = []
         self.errors: list[int] = []
         self.complaints: list[int] = []
+        self.bugs: list[Exception] = []
         self.open: list[socket.socket] = []
         self.splicer.listen(self.listener.fileno(), "key")
 
@@ -91,6 +92,9 @@ class Owner:
 
     def exhausted(self, key: Any, error: int) -> None:
         self.complaints.append(error)
+
+    def bug(self, error: Exception) -> None:
+        self.bugs.append(error)
 
     # -- the test's side
 
@@ -140,6 +144,7 @@ class Owner:
 
     def close(self) -> None:
         self.splicer.close()
+        assert not self.bugs
         for sock in (self.listener, self.server, *self.open):
             sock.close()
 
@@ -579,6 +584,26 @@ def test_the_owner_may_end_any_pair_when_it_is_told_of_one(owner: Owner) -> None
     client, server = owner.joined()
     client.send(b"x")
     assert owner.received(server, 1) == b"x"
+
+
+def test_an_error_of_the_owners_strikes_one(owner: Owner) -> None:
+    """What else happened in that turn is served: it is reported only once."""
+    ends = [owner.joined() for _ in range(6)]
+
+    def ended(pair: Any, how: int) -> None:
+        raise RuntimeError("a bug")
+
+    owner.ended = ended  # type: ignore[method-assign]
+    for client, server in ends[::2]:
+        client.close()
+        server.close()
+    for client, _ in ends[1::2]:
+        client.send(b"x")
+    for _, server in ends[1::2]:
+        assert owner.received(server, 1) == b"x"
+    owner.until(lambda: len(owner.bugs) == 3)
+    owner.bugs.clear()
+    assert len(owner.splicer) == 3
 
 
 def test_close_resets_what_lives(owner: Owner) -> None:
