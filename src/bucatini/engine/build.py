@@ -32,8 +32,8 @@ from bucatini.engine.multicast import Multicast
 from bucatini.engine.reactor import Reactor
 from bucatini.engine.sink import Sink
 from bucatini.flows.table import FlowTable
-from bucatini.host import sockets
 from bucatini.forward.portspec import Forward
+from bucatini.host import sockets
 from bucatini.host.resolvers import HostResolvers, ResolverConfig
 from bucatini.host.sockets import ANYHOW, Outbound
 from bucatini.host.tap import Offloads
