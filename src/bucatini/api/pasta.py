@@ -191,6 +191,7 @@ def _attach_settings(config: PastaConfig, network: Network, netns: str, userns: 
         ipv4=network.ipv4 is not None,
         ipv6=network.ipv6 is not None,
         configure=config.network.config_net,
+        reuse=True,
     )
 
 

@@ -179,7 +179,7 @@ def complete(
         dns,
         resolvers.search if options.search is None else options.search,
         Outbound(options.outbound, options.outbound_interface4, options.outbound_interface6, plan.scope),
-        tuple(dict.fromkeys((*named, *((*gateways, link_local) if plan.invented else ())))),
+        _invented(families, (*named, *gateways, link_local)) if plan.invented else named,
     )
 
 
@@ -225,6 +225,11 @@ def _loopback(options: NetworkOptions, gateways: tuple[bytes, ...]) -> tuple[byt
     given = options.map_host_loopback or ()
     lengths = {len(address) for address in given}
     return given + tuple(each for each in gateways if options.map_gateway and len(each) not in lengths)
+
+
+def _invented(families: list[Family], ours: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The addresses of a slot's network, which a host elsewhere may have too."""
+    return tuple(dict.fromkeys((*ours, *(address for family in families for address, _ in family.addresses))))
 
 
 def _dns_rows(

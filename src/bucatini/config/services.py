@@ -35,6 +35,7 @@ def stack_settings(
     ipv4, ipv6 = network.ipv4 or Family(), network.ipv6 or Family()
     guest4 = ipv4.addresses[0][0] if ipv4.addresses else None
     guest6 = ipv6.addresses[0][0] if ipv6.addresses else None
+    guests = tuple(address for address, _ in network.addresses)
     gateway6 = network.link_local if ipv6.gateway is None and network.ipv6 is not None else ipv6.gateway
     return StackSettings(
         guest_mac,
@@ -51,7 +52,7 @@ def stack_settings(
         translation=network.translation,
         resolvers=network.resolvers,
         own=network.own,
-        echoes=tuple(dict.fromkeys((*network.translation.host_loopback, *network.own))),
+        echoes=tuple(each for each in (*network.translation.host_loopback, *network.own) if each not in guests),
         tcp=options.tcp,
         udp=options.udp,
         icmp=options.icmp,

@@ -1,7 +1,7 @@
 """Unsolicited router advertisements: at start, after a change, and now and then (RFC 4861 section 6.2.4).
 
-The interval is drawn anew each time between 200 and 600 seconds; the first three follow each other within 16 seconds, so
-that a guest that lost one, or came up late, need not ask.
+The interval is drawn anew each time between 200 and 600 seconds; the first three follow each other within 16 seconds,
+so that a guest that lost one, or came up late, need not ask.
 """
 
 from __future__ import annotations

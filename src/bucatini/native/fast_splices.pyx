@@ -6,7 +6,7 @@ What `slow_splices` documents holds here word for word. Besides, a system call t
 * The far side is asked to carry what the near one has sent before either is watched, so that a request is on its way
   while the rest of the work is done.
 * Few bytes are read into a buffer that all streams share and sent from there; a stream takes pipes when a read fills
-  that buffer, and gives them back when it pauses. Where there is no pipe to be had the buffer goes on serving.
+  that buffer, and gives them back when it has less to say. Where there is no pipe to be had the buffer goes on serving.
 * Interest is in edges. A side is read while `readable`; a short read ends that, because whatever comes later is an edge
   of its own, unless the end of the stream or an urgent byte (where a read stops short) may lie behind it.
 * A side is watched for room only once it had none, and TCP_NODELAY is set before the second send: the first has nothing
@@ -106,6 +106,7 @@ cdef enum:
     BATCH = 64
     BUFFER = 1 << 16
     MAX_IDLE = 32
+    MAX_KEPT = 256  # pipes in use above which a stream that pauses gives its back
 
 cdef enum Step:
     MORE, REST, NO_ROOM, SOURCE_FAILED, TARGET_FAILED, BROKEN
@@ -137,6 +138,7 @@ cdef struct Way:
     Py_ssize_t rest_at
     Py_ssize_t rest_end
     long long moved
+    Py_ssize_t burst
     bint readable
     bint careful
     bint piped
@@ -230,6 +232,7 @@ cdef class Splicer:
     cdef list again
     cdef int idle[2 * MAX_IDLE]
     cdef int idle_count
+    cdef int lent
     cdef char *buffer
 
     def __cinit__(self, owner):
@@ -439,12 +442,15 @@ cdef class Splicer:
         cdef int ends[2]
         if way.pipe_read >= 0:
             return 0
+        way.burst = 0
+        self.lent += 1
         if self.idle_count:
             self.idle_count -= 1
             way.pipe_read = self.idle[2 * self.idle_count]
             way.pipe_write = self.idle[2 * self.idle_count + 1]
             return 0
         if c_pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0:
+            self.lent -= 1
             return errno
         c_fcntl(ends[1], F_SETPIPE_SZ, C_PIPE)
         way.pipe_read = ends[0]
@@ -454,6 +460,7 @@ cdef class Splicer:
     cdef void _give_pipe(self, Way *way) noexcept:
         if way.pipe_read < 0:
             return
+        self.lent -= 1
         if way.inside == 0 and self.idle_count < MAX_IDLE and self.epoll >= 0:
             self.idle[2 * self.idle_count] = way.pipe_read
             self.idle[2 * self.idle_count + 1] = way.pipe_write
@@ -653,10 +660,14 @@ cdef class Splicer:
                 return NO_ROOM if errno == EAGAIN else TARGET_FAILED
             way.inside -= sent
             way.moved += sent
+            way.burst += sent
             return MORE
         if way.readable:
             return MORE
-        self._give_pipe(way)
+        # Who had much to say goes on soon; who had little gives the pipe to others.
+        if way.burst < BUFFER or self.lent > MAX_KEPT:
+            self._give_pipe(way)
+        way.burst = 0
         return REST
 
     cdef int _await_room(self, Pair pair, int side) noexcept:

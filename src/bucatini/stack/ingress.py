@@ -128,7 +128,7 @@ class Ingress:
             return PORT_ZERO
         guest = Endpoint(packet.source(), segment.source_port)
         peer = Endpoint(packet.destination(), segment.destination_port)
-        if _is_group(peer.address) or _is_unspecified(guest.address) or peer.address in self.settings.guests:
+        if _is_group(peer.address) or _is_unspecified(guest.address) or peer.address == guest.address:
             return DESTINATION_UNUSABLE
         if not self.settings.tcp:
             return PROTOCOL
@@ -177,7 +177,7 @@ class Ingress:
         peer = Endpoint(packet.destination(), datagram.destination_port)
         if _is_unspecified(guest.address):
             return SOURCE_UNSPECIFIED
-        if peer.address in self.settings.guests:
+        if peer.address == guest.address:
             return DESTINATION_UNUSABLE
         if not self.settings.udp:
             return PROTOCOL
