@@ -378,7 +378,8 @@ def _fill(way: _Way, source: socket.socket) -> int:
 def _pass_mark(pipe: int, source: socket.socket) -> int:
     """splice(2) takes an urgent byte for the end of all there is, be it for now or for ever; recv(2) goes past it."""
     try:
-        return os.write(pipe, byte) if (byte := source.recv(1)) else 0
+        # An empty pipe takes this much whole, however small the user's quota has left it.
+        return os.write(pipe, data) if (data := source.recv(select.PIPE_BUF)) else 0
     except OSError as error:
         return -(error.errno or errno.EIO)
 

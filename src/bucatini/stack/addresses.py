@@ -15,52 +15,58 @@ __all__ = ["GuestAddresses"]
 
 
 class GuestAddresses:
-    """One guest's addresses, at most three: IPv4, IPv6 and IPv6 link-local."""
+    """One guest's addresses: of each family the given and the latest other one, and the link-local one."""
 
-    __slots__ = ("_confirmed4", "_confirmed6", "_given4", "_given6", "_seen4", "_seen6", "link_local")
+    __slots__ = ("_confirmed", "_given", "_known", "_seen", "link_local")
 
     def __init__(self, ipv4: bytes | None, ipv6: bytes | None, link_local: bytes | None = None) -> None:
         """`link_local` is what the guest's MAC makes: most have that one before they have said a word."""
         self.link_local = link_local
-        self._seen4: bytes | None = None
-        self._seen6: bytes | None = None
-        self._given4 = ipv4
-        self._given6 = ipv6
-        self._confirmed4 = self._confirmed6 = False
+        self._given = {4: ipv4, 16: ipv6}
+        self._seen: dict[int, bytes | None] = {4: None, 16: None}
+        self._confirmed = {4: False, 16: False}
+        self._known: tuple[bytes, ...] | None = None
 
     def give(self, ipv4: bytes | None, ipv6: bytes | None) -> None:
         """The guest is to use these from now on; it is reached at the old ones until it was seen with the new."""
-        if ipv4 != self._given4:
-            if self._confirmed4:
-                self._seen4 = self._given4
-            self._given4, self._confirmed4 = ipv4, False
-        if ipv6 != self._given6:
-            if self._confirmed6:
-                self._seen6 = self._given6
-            self._given6, self._confirmed6 = ipv6, False
+        for length, given in ((4, ipv4), (16, ipv6)):
+            if given != self._given[length]:
+                if self._confirmed[length]:
+                    self._seen[length] = self._given[length]
+                self._given[length], self._confirmed[length] = given, False
+        self._known = None
 
     def learn(self, source: bytes) -> None:
         """The guest sent something from `source`, packed."""
-        if len(source) == 4:
-            if source == self._given4:
-                self._confirmed4 = True
-            elif source[0] not in (0, 127) and source[0] < 224:
-                self._seen4 = source
-        elif source[0] == 0xFE and source[1] & 0xC0 == 0x80:
-            self.link_local = source
-        elif source == self._given6:
-            self._confirmed6 = True
-        elif source[0] != 0xFF and any(source[:15]):
-            self._seen6 = source
+        length = len(source)
+        if source == self._given[length]:
+            if not self._confirmed[length]:
+                self._confirmed[length] = True
+                self._known = None
+        elif length == 16 and source[0] == 0xFE and source[1] & 0xC0 == 0x80:
+            if source != self.link_local:
+                self.link_local = source
+                self._known = None
+        elif source != self._seen[length] and _is_unicast(source):
+            self._seen[length] = source
+            self._known = None
 
     def of(self, length: int) -> bytes | None:
         """Where to reach the guest over the family whose addresses have `length` bytes; None when nothing is known."""
-        if length == 4:
-            return self._given4 if self._confirmed4 or self._seen4 is None else self._seen4
-        chosen = self._given6 if self._confirmed6 or self._seen6 is None else self._seen6
-        return chosen if chosen is not None else self.link_local
+        seen = self._seen[length]
+        chosen = self._given[length] if self._confirmed[length] or seen is None else seen
+        return chosen if chosen is not None or length == 4 else self.link_local
 
     def all(self) -> tuple[bytes, ...]:
         """Every address known to be the guest's; of each family the one it is reached at first."""
-        known = (self.of(4), self.of(16), self._given4, self._seen4, self._given6, self._seen6, self.link_local)
-        return tuple(dict.fromkeys(address for address in known if address is not None))
+        if self._known is None:
+            known = (self.of(4), self.of(16), *self._given.values(), *self._seen.values(), self.link_local)
+            self._known = tuple(dict.fromkeys(address for address in known if address is not None))
+        return self._known
+
+
+def _is_unicast(address: bytes) -> bool:
+    """Neither unspecified, loopback nor a group."""
+    if len(address) == 4:
+        return address[0] not in (0, 127) and address[0] < 224
+    return address[0] != 0xFF and any(address[:15])

@@ -24,6 +24,7 @@ from bucatini.stack.settings import StackSettings
 __all__ = ["Admission"]
 
 NAMES = {6: "tcp", 17: "udp"}
+MAX_VERDICTS = 1024
 OUTWARD_RULES = {6: "--tcp-ns", 17: "--udp-ns"}
 
 
@@ -47,6 +48,9 @@ class Admission:
         self.decide = decide
         self.translation = translation
         self.guests = guests
+        self._verdicts: dict[tuple[Any, ...], Verdict] = {}
+        """By what was asked of `_decided`: connections of the same few peers come by the thousand."""
+        self._decided = decide
 
     def admit(
         self, protocol: int, direction: str, guest: Endpoint, peer: Endpoint, target: Endpoint | None = None
@@ -56,10 +60,7 @@ class Admission:
         `guest` and `peer` as reports name them; `target` is where an outward flow leads on the host.
         """
         sink = self.sink
-        if target is None:
-            verdict = self.decide(Request(INGRESS, protocol, peer.address, guest.port))
-        else:
-            verdict = self._outward(protocol, target)
+        verdict = self._verdict(protocol, guest.port, peer.address, target)
         reason = None
         if not verdict.allow:
             reason = Refusal.POLICY
@@ -76,6 +77,21 @@ class Admission:
             return verdict.rule
         sink.refused(FlowRefused(NAMES[protocol], direction, guest, peer, verdict.rule, reason))
         return None
+
+    def _verdict(self, protocol: int, port: int, peer: bytes, target: Endpoint | None) -> Verdict:
+        """What policy says about a peer at a port of the guest, or about the target of an outward flow."""
+        if self._decided is not self.decide or len(self._verdicts) >= MAX_VERDICTS:
+            self._decided = self.decide
+            self._verdicts.clear()
+        asked = (protocol, port, peer) if target is None else (protocol, target)
+        verdict = self._verdicts.get(asked)
+        if verdict is None:
+            if target is None:
+                verdict = self.decide(Request(INGRESS, protocol, peer, port))
+            else:
+                verdict = self._outward(protocol, target)
+            self._verdicts[asked] = verdict
+        return verdict
 
     def _outward(self, protocol: int, target: Endpoint) -> Verdict:
         """Only an explicit rule says no, about the host under any of the addresses that mean it."""
