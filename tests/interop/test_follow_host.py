@@ -135,3 +135,18 @@ def test_slaac(moving: FakeHost) -> None:
         move(moving)
         assert eventually(lambda: NEW_HOST6.rpartition("::")[0] in shown() and "deprecated" in shown())
         assert reaches(moving, served, PUBLIC6) == NEW_HOST6
+
+
+def test_names_of_a_command_that_mirrors_the_host(moving: FakeHost) -> None:
+    """Its resolv.conf and hosts files stay what they were, and go on to hold."""
+    with moving.guest("--mirror-host", "--allow", "host") as guest, moving.net.listen("127.0.0.1", 8000) as server:
+        move(moving)
+        eventually(lambda: NEW_HOST4 in guest.net.run("ip", "-brief", "address", "show", "eth0").stdout)
+        with guest.net.bound("0.0.0.0", timeout=3) as asker:
+            asker.sendto(b"\x12\x34\1\0\0\1\0\0\0\0\0\0\4host\x08bucatini\x08internal\0\0\1\0\1", (WORLD4, 53))
+            answer = asker.recv(600)
+            assert answer[:2] == b"\x12\x34"
+            assert answer[3] & 15 == 0
+        with guest.net.connect(WORLD4, 8000, timeout=3) as client, server.accept()[0] as peer:
+            client.sendall(b"x")
+            assert peer.recv(10) == b"x"

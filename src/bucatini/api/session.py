@@ -25,6 +25,7 @@ from bucatini.config.services import stack_settings
 from bucatini.engine.build import Parts, Ports, Translator, raise_descriptor_limit
 from bucatini.host.factory import SocketFactory
 from bucatini.host.settings import Route
+from bucatini.host.sockets import check_outbound
 from bucatini.host.tap import Tap
 from bucatini.host.watch import HostWatch, host_addresses
 from bucatini.links.tap import TapLink
@@ -85,6 +86,7 @@ def serve(job: Job, guest: Handle, wait: Callable[[], Awaitable[int]]) -> int:
     Raises ConfigError or HostError before the guest goes.
     """
     raise_descriptor_limit()
+    check_outbound(job.network.outbound)
     observers = job.observers
     tap = guest.tap()
     for note in guest.notes:
@@ -165,7 +167,8 @@ class _Follower:
         self._guest = guest
         self._translator = translator
         self._tap = tap
-        self._network = job.network
+        self._last = self._network = job.network
+        """What the host alone makes, and what holds: with addresses of before that the guest has in its files."""
         self._watch = HostWatch()
         self._timer: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -189,16 +192,18 @@ class _Follower:
         self._timer = None
         with contextlib.suppress(HostError):
             self._translator.sink.datagrams.leave_lost_addresses(host_addresses())
+            self._translator.sink.multicast.host_changed()
         if not self._job.blueprint.follows_host:
             return
         try:
             network = self._job.blueprint.network()
         except BucatiniError:
             return  # in between two states; more news will come
-        if network == self._network or not network.addresses:
+        if network == self._last or not network.addresses:
             return
         self._job.observers.say("the host's network changed: new flows and leases follow")
-        self._network = network
+        self._last = network
+        network = self._network = network.after(self._network)
         policy = self._job.build_policy(network.hosts)
         settings = _settings(self._job, network, self._tap)
         self._translator.reconfigure(settings, policy.decide, network.outbound)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple
 
-__all__ = ["MAPPED_PREFIX", "Endpoint", "family_of", "link_local_of", "pack", "text", "unmap"]
+__all__ = ["LINK_LOCAL_PREFIX", "MAPPED_PREFIX", "Endpoint", "family_of", "link_local_of", "pack", "text", "unmap"]
 
 LINK_LOCAL_PREFIX = bytes.fromhex("fe80000000000000")
+"""fe80::/64, RFC 4291 section 2.5.6."""
 MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 """::ffff:0:0/96, RFC 4291 section 2.5.5.2."""
 

@@ -16,6 +16,9 @@ __all__ = ["main"]
 
 def main(words: Sequence[str]) -> int:
     """Print version, form (compiled or pure, and why), Python and kernel. Raises ConfigError if given arguments."""
+    if list(words) in (["-h"], ["--help"]):
+        print_text("usage: bucatini version\n\nSay what runs here: version, compiled or pure, Python, kernel.\n")
+        return 0
     if words:
         raise ConfigError(f"unexpected argument {words[0]!r}")
     python = ".".join(map(str, sys.version_info[:3]))

@@ -35,6 +35,8 @@ def run_config(arguments: Any, command: Sequence[str]) -> RunConfig:
 
 def attach_config(arguments: Any, target: Sequence[str]) -> AttachConfig:
     """The same for `attach`; `target` is the words after the options: a PID or nothing."""
+    if len(target) > 1 and target[1].startswith("-"):
+        raise ConfigError(f"{target[1]}: options go before the PID")
     if len(target) > 1:
         raise ConfigError(f"{target[1]!r}: only one PID can be attached to")
     if target and arguments.netns is not None:

@@ -11,6 +11,7 @@ Pure: the host's state is handed in, so a change of the host is one more call an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from bucatini.base.address import link_local_of
@@ -26,6 +27,7 @@ from bucatini.host.sockets import Outbound
 __all__ = ["LOCAL", "Family", "Network", "Plan", "complete", "host_plan", "slot_plan"]
 
 SLAAC_PREFIX = 64
+MAX_REMEMBERED = 4
 LINK_LOCAL_V6 = bytes.fromhex("fe80000000000000")
 LOCAL_GATEWAY_V6 = LINK_LOCAL_V6 + bytes(7) + b"\x01"
 LOCAL_ADDRESS_V4, LOCAL_GATEWAY_V4, LOCAL_PREFIX_V4 = bytes((169, 254, 2, 1)), bytes((169, 254, 2, 2)), 16
@@ -76,6 +78,18 @@ class Network(NamedTuple):
     outbound: Outbound
     own: tuple[bytes, ...] = ()
     """Addresses that exist on the guest's link alone: what is not translated there is nowhere."""
+
+    def after(self, before: Network) -> Network:
+        """This network, and what the guest may still have in its files of the one before: addresses of name servers
+        and of the host go on to mean what they meant, the latest `MAX_REMEMBERED` of them.
+        """
+        old, new = before.translation, self.translation
+        answered = dict(old.dns[:MAX_REMEMBERED]) | dict(new.dns)
+        translation = replace(
+            new, host_loopback=_joined(new.host_loopback, old.host_loopback), dns=tuple(answered.items())
+        )
+        resolvers = _joined(self.resolvers, before.resolvers)
+        return self._replace(translation=translation, resolvers=resolvers, own=_joined(self.own, before.own))
 
     @property
     def hosts(self) -> tuple[bytes, ...]:
@@ -230,6 +244,10 @@ def _loopback(options: NetworkOptions, gateways: tuple[bytes, ...]) -> tuple[byt
 def _invented(families: list[Family], ours: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """The addresses of a slot's network, which a host elsewhere may have too."""
     return tuple(dict.fromkeys((*ours, *(address for family in families for address, _ in family.addresses))))
+
+
+def _joined(new: tuple[bytes, ...], old: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return tuple(dict.fromkeys((*new, *old)))[: len(new) + MAX_REMEMBERED]
 
 
 def _dns_rows(

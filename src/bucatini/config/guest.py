@@ -84,6 +84,8 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         if not self.network.ipv4 and not self.network.ipv6:
             raise ConfigError("-4 and -6 exclude each other: without both options the guest has both families")
         self._check_mtu()
+        if self.network.interface is not None and not self.mirror_host:
+            raise ConfigError(f"--interface {self.network.interface!r}: is what --mirror-host mirrors; add that option")
         addressing = self.addressing()
         gateways = (addressing.gateway_ipv4, addressing.gateway_ipv6)
         self.build_policy(address for address in gateways if address is not None)

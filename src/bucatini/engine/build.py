@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bucatini.base.address import Endpoint, link_local_of
+from bucatini.base.address import LINK_LOCAL_PREFIX, Endpoint, link_local_of
 from bucatini.base.events import Listener
 from bucatini.base.reasons import Counters, DropReason
 from bucatini.base.verdict import Request, Verdict
@@ -112,7 +112,7 @@ class Translator:
         egress = Egress(self.arena.view, settings.guest_mac, settings.gateway_mac, parts.offloads.checksum, checksum)
         link_local = link_local_of(settings.guest_mac) if settings.ipv6 else None
         self.addresses = GuestAddresses(settings.guest_ipv4, settings.guest_ipv6, link_local)
-        self.forwarder = Forwarder(self.loop, parts.resolvers or HostResolvers(), HostNames(settings.resolvers))
+        self.forwarder = Forwarder(self.loop, parts.resolvers or HostResolvers(), _host_names(settings))
         keeps = sockets.keeps_peek_offset() if parts.peek_offset is None else parts.peek_offset
         trains = (parts.offloads.uso4, parts.offloads.uso6)
         self.sink = Sink(
@@ -191,9 +191,10 @@ class Translator:
         self.ingress.gateway.reconfigure(settings)
         self.ingress.decide = self.publisher.decide = decide
         self.publisher.translation = settings.translation
+        self.forwarder.names = _host_names(settings)
         self.addresses.give(settings.guest_ipv4, settings.guest_ipv6)
         self.sink.outbound = outbound
-        self.sink.multicast.groups.renew()
+        self.sink.multicast.reconfigure(settings)
         self.advertiser.start(time.monotonic())
 
     def close(self) -> None:
@@ -236,6 +237,11 @@ def raise_descriptor_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _host_names(settings: StackSettings) -> HostNames:
+    """The names of the host lead where its loopback is; a link-local address would need a zone, which DNS has not."""
+    return HostNames(each for each in settings.translation.host_loopback if each[:2] != LINK_LOCAL_PREFIX[:2])
 
 
 def _initial_sequence_numbers() -> Callable[[bytes], int]:

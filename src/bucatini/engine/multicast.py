@@ -8,6 +8,7 @@ makes a flow.
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from bucatini.base.address import Endpoint
@@ -34,15 +35,24 @@ class Multicast:
         self._sink = sink
         self._ingress = ingress
         self._addresses = addresses
-        link = settings.router.link_local if settings.router is not None else settings.gateway_ipv6
-        self.memberships = Memberships(
-            MembershipSettings(
-                settings.gateway_mac,
-                settings.gateway_ipv4 if settings.ipv4 else None,
-                link if settings.ipv6 else None,
-            )
-        )
+        self.memberships = Memberships(_querier(settings))
+        self._heard_on = self._places()
         self.groups = Groups(sink.reactor, self._admit, self._deliver, _never, self._interface, self._answer)
+
+    def reconfigure(self, settings: StackSettings) -> None:
+        """The network is another from now on: groups are heard where the host now is."""
+        self.memberships.reconfigure(_querier(settings))
+        self.groups.renew()
+
+    def host_changed(self) -> None:
+        """The host's interfaces or routes may be others: hear groups where the default routes lead now."""
+        places = self._places()
+        if places != self._heard_on:
+            self._heard_on = places
+            self.groups.renew()
+
+    def _places(self) -> tuple[int, int]:
+        return self._interface(socket.AF_INET), self._interface(socket.AF_INET6)
 
     def start(self, now: float) -> None:
         """Ask the guest for its groups with the next turn."""
@@ -106,6 +116,13 @@ class Multicast:
 
     def _interface(self, family: int) -> int:
         return int(self._sink.outbound.scope or default_interface(family))
+
+
+def _querier(settings: StackSettings) -> MembershipSettings:
+    link = settings.router.link_local if settings.router is not None else settings.gateway_ipv6
+    return MembershipSettings(
+        settings.gateway_mac, settings.gateway_ipv4 if settings.ipv4 else None, link if settings.ipv6 else None
+    )
 
 
 def _never(_peer: Endpoint) -> bool:

@@ -1,1 +1,1 @@
-"""Published ports as data: the port-spec grammar, host port -> guest endpoint. Opens no socket."""
+"""Where flows lead, as data: port grammars, automatic forwarding, address translation. Opens no socket."""

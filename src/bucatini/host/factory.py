@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bucatini.base.errors import HostError
 from bucatini.host.channel import MAX_DESCRIPTORS, Channel, Message, Say
@@ -134,6 +134,12 @@ def _read_batch(message: Message) -> Batch:
         raise
 
 
+_plain: Any = socket.SocketType
+_family_of, _type_of = _plain.family.__get__, _plain.type.__get__
+"""The numbers themselves: `socket.socket` looks up a member of an enumeration for each, which costs as much as making
+the object, and there is one for each spliced connection."""
+
+
 def _wrap(descriptor: int, name: str) -> socket.socket:
     """A socket object on `descriptor`, of exactly the kind `name` says; closes the descriptor otherwise."""
     try:
@@ -142,7 +148,7 @@ def _wrap(descriptor: int, name: str) -> socket.socket:
         with contextlib.suppress(OSError):
             os.close(descriptor)
         raise HostError("the guest's agent sent a descriptor that is no socket") from None
-    if (made.family, made.type, made.proto) != KINDS[name]:
+    if (_family_of(made), _type_of(made), made.proto) != KINDS[name]:
         made.close()
         raise HostError(f"the guest's agent sent another socket than {name}")
     made.setblocking(False)

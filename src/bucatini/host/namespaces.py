@@ -57,6 +57,8 @@ def join_network_namespace(netns: str, userns: str | None) -> None:
     Raises HostError naming the path, and the option that helps.
     """
     network = _open_namespace(netns, syscalls.CLONE_NEWNET)
+    if os.path.samestat(os.fstat(network), os.stat("/proc/self/ns/net")):
+        raise HostError(f"{netns} is the network namespace we are in ourselves: there is nothing to attach")
     if userns is not None:
         user = _open_namespace(userns, syscalls.CLONE_NEWUSER)
         _join(user, syscalls.CLONE_NEWUSER, userns, _NOT_THE_OWNER)

@@ -12,7 +12,7 @@ _PATH = "/proc/sys/net/ipv4/ip_local_port_range"
 def ephemeral_ports() -> range:
     """Of the network namespace the caller is in; what RFC 6335 says where the kernel does not."""
     try:
-        with open(_PATH, encoding="ascii", errors="replace") as entry:
-            return parse_ephemeral(entry.read()) or DEFAULT_EPHEMERAL
+        with open(_PATH, "rb") as entry:
+            return parse_ephemeral(entry.read().decode("ascii", "replace")) or DEFAULT_EPHEMERAL
     except OSError:
         return DEFAULT_EPHEMERAL

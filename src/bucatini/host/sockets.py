@@ -15,12 +15,14 @@ import struct
 from typing import NamedTuple
 
 from bucatini.base.address import Endpoint, family_of, text
+from bucatini.base.errors import ConfigError
 
 __all__ = [
     "ANYHOW",
     "IcmpError",
     "Outbound",
     "bind_udp",
+    "check_outbound",
     "connect",
     "keeps_peek_offset",
     "listen_tcp",
@@ -96,6 +98,27 @@ class Outbound(NamedTuple):
                 if not port:
                     sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind(sockaddr(Endpoint(source, port), self.scope_of(source)))
+
+
+def check_outbound(outbound: Outbound) -> None:
+    """Raise ConfigError, naming the option, for what sockets cannot be bound to on this host now."""
+    for device, option, target in (
+        (outbound.device4, "--outbound-if4", bytes((192, 0, 2, 1))),
+        (outbound.device6, "--outbound-if6", bytes.fromhex("20010db8") + bytes(12)),
+    ):
+        source = next((each for each in outbound.sources if len(each) == len(target)), None)
+        if device is None and source is None:
+            continue
+        with socket.socket(family_of(target), socket.SOCK_DGRAM | _FLAGS) as sock:
+            try:
+                outbound._replace(sources=()).apply(sock, target)
+            except OSError as error:
+                raise ConfigError(f"{option} {device!r}: {error.strerror}") from None
+            try:
+                outbound._replace(device4=None, device6=None).apply(sock, target)
+            except OSError as error:
+                written = text(source) if source is not None else ""
+                raise ConfigError(f"--outbound {written!r}: {error.strerror}") from None
 
 
 _LOOPBACK6 = bytes(15) + b"\x01"

@@ -178,15 +178,19 @@ class Memberships:
     """The groups of one guest. `now` is any monotonic clock, in seconds, the same one for all calls."""
 
     def __init__(self, settings: MembershipSettings, limit: int = DEFAULT_LIMIT) -> None:
-        self._mac = settings.mac
-        self._ipv4 = settings.ipv4
-        ipv6 = settings.ipv6
-        self._ipv6 = link_local_of(settings.mac) if ipv6 is not None and ipv6[:2] != _LINK_LOCAL[:2] else ipv6
+        self.reconfigure(settings)
         self._limit = limit
         self._members: dict[bytes, _Member] = {}
         self._query_at = float("-inf")
         self._started = False
         self.counters = MembershipCounters()
+
+    def reconfigure(self, settings: MembershipSettings) -> None:
+        """Ask from these addresses from now on."""
+        self._mac = settings.mac
+        self._ipv4 = settings.ipv4
+        ipv6 = settings.ipv6
+        self._ipv6 = link_local_of(settings.mac) if ipv6 is not None and ipv6[:2] != _LINK_LOCAL[:2] else ipv6
 
     @property
     def groups(self) -> tuple[bytes, ...]:

@@ -40,7 +40,8 @@ class Forwarder:
         self.counters = Counters()
         self._loop = loop
         self._resolvers = resolvers
-        self._names = names
+        self.names = names
+        """May be replaced at any time."""
         self._settings = settings or Settings()
         self._exchanges: set[Exchange] = set()
         self._streams: set[GuestStream] = set()
@@ -111,7 +112,7 @@ class Forwarder:
         if self._closed:
             return None
         self.counters.queries += 1
-        decision = dns.decide(message, self._names)
+        decision = dns.decide(message, self.names)
         if isinstance(decision, dns.Forward):
             if len(self._exchanges) < self._settings.outstanding:
                 return self._exchange(message, decision.query, forwarded, tcp)

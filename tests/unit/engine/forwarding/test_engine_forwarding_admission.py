@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_outward_only_an_explicit_rule_says_no() -> None:
         assert {(request.direction, request.port) for request in asked} == {(EGRESS, 8080)}
         for address, rule in ((gateway, "--deny host"), (target.address, "--deny 127.0.0.0/8")):
             refused = {address: rule}
-            engine.translator.publisher.decide = lambda request: decide(request)  # another policy, as a whole
+            engine.translator.publisher.decide = partial(decide)  # another policy, as a whole
             assert admit(6, EGRESS, guest, local, target) is None
             event = engine.refusals()[-1]
             assert (event.direction, event.guest, event.peer, event.rule) == (EGRESS, guest, local, rule)

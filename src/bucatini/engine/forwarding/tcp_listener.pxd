@@ -1,0 +1,1 @@
+# Compiled as it is: asked for each connection of a published port.
