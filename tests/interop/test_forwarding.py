@@ -133,7 +133,8 @@ class TestInward:
         with engine.net.listen(wildcard(to), 500) as listener, engine.forward("8500:500"):
             assert ("in", "tcp", 8500, 500) in engine.forwards()
             with place.connect(to, 8500) as client, listener.accept()[0] as inside:
-                assert inside.getpeername()[:2] == (seen, client.getsockname()[1])
+                assert inside.getpeername()[0] == seen
+                assert seen in BOTH or inside.getpeername()[1] == client.getsockname()[1]
                 exchanged(client, inside)
         with pytest.raises(ConnectionRefusedError):
             place.connect(to, 8500)

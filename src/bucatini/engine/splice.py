@@ -1,8 +1,11 @@
 """TCP between the two loopbacks by splice: two sockets joined in the kernel, no frame, no stack of ours (splice(2)).
 
 INGRESS: a client on the host's loopback came to a published port, and the far socket, made inside the guest's network
-namespace, is connected to the port there, from the client's own address and port where the namespace lets us have
-them. EGRESS: a client on the guest's loopback came to a listener in there, and the far socket is the host's.
+namespace, is connected to the port there, from the client's own address where the namespace has it (all of 127.0.0.0/8
+is everywhere). EGRESS: a client on the guest's loopback came to a listener in there, and the far socket is the host's.
+
+The client's port is not kept. A bound port outlives its connection by a minute (TIME-WAIT) in the namespace, and who
+connects in there has to search past it: after some ten thousand connections each further one took a millisecond.
 
 `native.Splicer` accepts, connects and moves bytes; what is here decides, keeps the flow table and reports. Its
 descriptor is one of many to the reactor, so a byte that passes costs no Python at all, and a connection costs one call
@@ -53,7 +56,7 @@ class SpliceEntry(Protocol):
     targets: tuple[Endpoint, ...]
     """Where to connect in the far namespace; the next is tried when one refuses."""
     keep_source: bool
-    """Try to give the far socket the peer's own address and port, or its address, for the first target."""
+    """Try to give the far socket the peer's own address for the first target."""
     spliced: bool
     """False: every connection goes to `accepted`."""
 
@@ -81,8 +84,8 @@ class SplicedStream(Pair):
         self.targets = entry.targets
         self.tries = 0
         """Position of the target whose turn it is."""
-        self.source: Endpoint | None = source if listener.keep_source else None
-        """What the next far socket is bound to."""
+        self.source = _address_of(source) if listener.keep_source else None
+        """The address that the next far socket is bound to."""
         self.host: Endpoint | None = None
         if listener.direction == EGRESS:
             self.guest, self.peer, self.host = source, listener.local, self.targets[0]
@@ -294,9 +297,7 @@ class StreamSplices:
     def reach(self, stream: SplicedStream, far: int) -> None:
         """Connect a far socket to the target whose turn it is."""
         target = stream.targets[stream.tries]
-        # From and to the same place it would connect to itself (simultaneous open, RFC 9293 section 3.5).
-        source = stream.source if stream.source != target else None
-        error = self.splicer.reach(stream, far, target, source)
+        error = self.splicer.reach(stream, far, target, stream.source)
         if error:
             self.unreached(stream, error)
         elif stream.live and not stream.connected:
@@ -327,6 +328,11 @@ _ENDINGS = {
         (EGRESS, "reset by guest", "reset by peer"),
     )
 }
+
+
+def _address_of(peer: Endpoint) -> bytes | None:
+    """What a far socket is bound to for the peer's sake; None where the kernel takes the same address by itself."""
+    return None if peer.address in (LOOPBACK_V4, LOOPBACK_V6) else peer.address
 
 
 def _loopback_of(address: bytes) -> bytes:

@@ -363,7 +363,7 @@ cdef class Splicer:
         cdef sockaddr_in6 place
         cdef socklen_t length = fill(&place, target)
         cdef sockaddr_in6 own
-        cdef socklen_t own_length = fill(&own, source) if source is not None else 0
+        cdef socklen_t own_length = fill(&own, (source, 0)) if source is not None else 0
         cdef int error = 0
         if pair.fds[0] < 0 or pair.fds[1] >= 0:
             raise ValueError("a pair that has an end open already, or none")
@@ -373,12 +373,9 @@ cdef class Splicer:
                 return errno
         set_one(far, SOL_SOCKET, SO_OOBINLINE)
         if own_length:
-            set_one(far, SOL_SOCKET, SO_REUSEADDR)
-            if c_bind(far, <sockaddr *> &own, own_length) < 0:
-                # The port is chosen when the connection is made: a search among all that are bound takes a millisecond.
-                set_one(far, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT)
-                own.sin6_port = 0  # at the same place for both families
-                c_bind(far, <sockaddr *> &own, own_length)
+            # The port is chosen when the connection is made: a search among all that are bound takes a millisecond.
+            set_one(far, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT)
+            c_bind(far, <sockaddr *> &own, own_length)
         if c_connect(far, <sockaddr *> &place, length) < 0:
             error = errno
             if error == EINPROGRESS:

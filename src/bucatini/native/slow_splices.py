@@ -193,11 +193,11 @@ class Splicer:
         pair.socks[_NEAR] = socket.socket(fileno=near)
         self._pairs[near] = (pair, _NEAR)
 
-    def reach(self, pair: Pair, far: int, target: tuple[bytes, int], source: tuple[bytes, int] | None = None) -> int:
+    def reach(self, pair: Pair, far: int, target: tuple[bytes, int], source: bytes | None = None) -> int:
         """Connect `far`, the descriptor of an unused TCP socket, to `target` and join the two.
 
-        `far` -1 stands for a new socket of this process's namespace. Endpoints are packed address and port. `source` is
-        what the socket is bound to if that can be had, else to its address with any port, else to nothing. Returns 0 or
+        `far` -1 stands for a new socket of this process's namespace. `target` is packed address and port. `source` is
+        the packed address that the socket is bound to, with any port, if it can be had. Returns 0 or
         errno; on an errno `far` is closed and the pair waits for another `reach`. `pair.connected` says whether the
         connection is made already; one that fails later is reported by `unreached`.
         """
@@ -411,14 +411,10 @@ def _prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
-def _bind(sock: socket.socket, source: tuple[bytes, int]) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind(_sockaddr(source))
-    except OSError:
-        # The port is chosen when the connection is made: a search among all that are bound takes a millisecond.
-        sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        sock.bind(_sockaddr((source[0], 0)))
+def _bind(sock: socket.socket, source: bytes) -> None:
+    # The port is chosen when the connection is made: a search among all that are bound takes a millisecond.
+    sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind(_sockaddr((source, 0)))
 
 
 def _is_connected(sock: socket.socket) -> int:
