@@ -510,3 +510,19 @@ class TestMany:
                 with engine.net.listen("0.0.0.0", 500) as listener:
                     with host.net.connect(LOOPBACK4, 8500) as client, listener.accept()[0] as inside:
                         exchanged(client, inside)
+
+
+def test_a_conversation_that_leads_nowhere_is_the_end_of_itself_alone() -> None:
+    """The host has no ::1, as in many containers; the guest has."""
+    host = FakeHost()
+    try:
+        host.net.ip("addr del ::1/128 dev lo")
+        with host.guest("-U", "8403") as guest:
+            with guest.net.new_socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+                for _ in range(3):
+                    client.sendto(b"x", ("::1", 8403))
+            with host.net.bound("127.0.0.1", 8403) as server, guest.net.bound("127.0.0.1") as client:
+                client.sendto(b"alive", ("127.0.0.1", 8403))
+                assert server.recv(10) == b"alive"
+    finally:
+        host.close()

@@ -4,13 +4,18 @@ host changes.
 
 from __future__ import annotations
 
-from bucatini.base.errors import ConfigError
+from typing import TYPE_CHECKING
+
+from bucatini.base.errors import ConfigError, HostError
 from bucatini.config.addressing import Addressing
 from bucatini.config.derive import Network, complete, host_plan, slot_plan
 from bucatini.config.network import NetworkOptions
 from bucatini.host.resolvers import HostResolvers, ResolverConfig
 
-__all__ = ["Blueprint"]
+if TYPE_CHECKING:
+    from bucatini.policy.decide import Policy
+
+__all__ = ["Blueprint", "open_policy"]
 
 
 class Blueprint:
@@ -32,6 +37,8 @@ class Blueprint:
         self._own = own
         self._default_mtu = default_mtu
         self._need_host = need_host
+        self._seen = False
+        """Whether the host had a network: without one for a moment is between two, not local mode."""
 
     @property
     def follows_host(self) -> bool:
@@ -51,6 +58,9 @@ class Blueprint:
             )
             if self._need_host and not host.addresses:
                 raise ConfigError(f"{self._need_host}: this host has no address to mirror; leave the option out")
+            if not host.addresses and self._seen:
+                raise HostError("this host has no address at the moment")
+            self._seen = self._seen or bool(host.addresses)
             plan = host_plan(host)
         return complete(self.options, plan, self.resolvers(), default_mtu=self._default_mtu, own_dns=self.own_dns)
 
@@ -63,3 +73,10 @@ class Blueprint:
         from bucatini.host.resolvers import Resolver
 
         return config._replace(resolvers=tuple(Resolver(Endpoint(each, 53)) for each in network.upstream))
+
+
+def open_policy(hosts: tuple[bytes, ...]) -> Policy:
+    """The policy of the compat commands: what they stand in for has none, and lets through whatever comes."""
+    from bucatini.policy.settings import PolicySettings, build
+
+    return build(PolicySettings("open"), hosts)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bucatini.api.blueprint import Blueprint
-from bucatini.api.session import Job
+from bucatini.api.session import Job, new_duid
 from bucatini.base.errors import ConfigError
 from bucatini.base.verdict import EGRESS, INGRESS
 from bucatini.config.derive import Network
@@ -25,13 +25,15 @@ TCP, UDP = 6, 17
 def job_of(config: GuestConfig, blueprint: Blueprint, network: Network, observers: Observers) -> Job:
     """The job of `run` and `attach`. Raises ConfigError."""
     published = Ports("--publish", config.forwards())
+    gateway_mac = config.network.mac or config.addressing().gateway_mac
     return Job(
         blueprint,
         network,
-        config.network.mac or config.addressing().gateway_mac,
+        gateway_mac,
         config.build_policy,
         (published, *ports_of(config.network, allow_all=True, say=observers.warn)),
         observers,
+        new_duid(gateway_mac),
         None if config.control is None else _control(config.control),
     )
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from bucatini.host.daemon import Daemon
     from bucatini.host.settings import GuestSettings
     from bucatini.observe.log import Log
-    from bucatini.policy.decide import Policy
 
 __all__ = ["pasta"]
 
@@ -44,17 +43,19 @@ _NEEDED_LATER = (
     "bucatini.api.jobs",
     "bucatini.api.waiting",
     "bucatini.config.pasta_arguments",
+    "bucatini.engine.forwarding.auto",
     "bucatini.host.attach",
     "bucatini.host.guest",
     "bucatini.host.mirror",
     "bucatini.host.netns_watch",
+    "bucatini.host.port_scan",
     "bucatini.host.supervisor",
 )
 
 
 def pasta(config: PastaConfig) -> int:
     """Serve the namespace or the command; the exit status. Raises ConfigError and HostError before it serves."""
-    from bucatini.api.blueprint import Blueprint
+    from bucatini.api.blueprint import Blueprint, open_policy
     from bucatini.observe.observers import Observers
     from bucatini.observe.settings import ObserveSettings
 
@@ -70,17 +71,19 @@ def pasta(config: PastaConfig) -> int:
     guest, wait = _begin(config, network, lambda: _ready(config, network, service, log, was_root))
     try:
         from bucatini.api.jobs import ports_of
-        from bucatini.api.session import Job, serve
+        from bucatini.api.session import Job, new_duid, serve
         from bucatini.config.pasta_arguments import DEFAULT_MAC
 
+        gateway_mac = config.network.mac or DEFAULT_MAC
         return serve(
             Job(
                 blueprint,
                 network,
-                config.network.mac or DEFAULT_MAC,
-                _open_policy,
+                gateway_mac,
+                open_policy,
                 ports_of(config.network, allow_all=False),
                 observers,
+                new_duid(gateway_mac),
             ),
             guest,
             wait,
@@ -193,12 +196,6 @@ def _attach_settings(config: PastaConfig, network: Network, netns: str, userns: 
         configure=config.network.config_net,
         reuse=True,
     )
-
-
-def _open_policy(hosts: tuple[bytes, ...]) -> Policy:
-    from bucatini.policy.settings import PolicySettings, build
-
-    return build(PolicySettings("open"), hosts)
 
 
 def _describe(log: Log, network: Network) -> None:

@@ -34,7 +34,7 @@ from bucatini.policy.decide import Policy
 from bucatini.stack.settings import StackSettings
 from bucatini.wire.dhcpv6 import duid_llt
 
-__all__ = ["Handle", "Job", "serve"]
+__all__ = ["Handle", "Job", "new_duid", "serve"]
 
 SETTLE = 0.2
 """Seconds after news from the host until it is read again: most changes come as several messages."""
@@ -66,6 +66,11 @@ class Handle(Protocol):
         """End it."""
 
 
+def new_duid(mac: bytes) -> bytes:
+    """A DHCPv6 identifier from our MAC and the time of day."""
+    return duid_llt(mac, max(int(time.time()) - DUID_EPOCH, 0))
+
+
 class Job(NamedTuple):
     """What is to be served, and how."""
 
@@ -76,6 +81,8 @@ class Job(NamedTuple):
     """From the addresses that mean this host."""
     ports: tuple[Ports, ...]
     observers: Observers
+    duid: bytes
+    """Of the DHCPv6 server, the same for the whole session (RFC 8415 section 11)."""
     control: Callable[[Translator], Any] | None = None
     """Makes a control socket, with `start` and `close`."""
 
@@ -154,7 +161,7 @@ def _settings(job: Job, network: Network, tap: Tap) -> StackSettings:
         gateway_mac=job.gateway_mac,
         tso4=tap.offloads.tso4,
         tso6=tap.offloads.tso6,
-        duid=duid_llt(job.gateway_mac, max(int(time.time()) - DUID_EPOCH, 0)),
+        duid=job.duid,
     )
 
 
@@ -208,8 +215,10 @@ class _Follower:
         settings = _settings(self._job, network, self._tap)
         self._translator.reconfigure(settings, policy.decide, network.outbound)
         if self._job.blueprint.options.config_net:
-            with contextlib.suppress(HostError):
+            try:
                 self._guest.reconfigure(network.addresses, network.gateways, network.routes)
+            except (HostError, OSError) as error:
+                self._job.observers.warn(f"the guest keeps its addresses: {error}")
 
     def close(self) -> None:
         """Idempotent."""

@@ -1,24 +1,24 @@
 """`slirp(config)`: what the command slirp4netns does, by our engine.
 
-The policy is `open`, minus this host's loopback where --disable-host-loopback says so: slirp4netns has no other. Names
-are asked of the host's resolvers by our own name service, at the address slirp4netns has it at.
+The policy is `open`: slirp4netns has none, and --disable-host-loopback takes the mapping of the gateway away. Names are
+asked of the host's resolvers by our own name service, at the address slirp4netns has it at.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bucatini.base.errors import HostError
+from bucatini.base.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
     from bucatini.config.derive import Network
     from bucatini.config.slirp import SlirpConfig
     from bucatini.engine.build import Translator
     from bucatini.host.attach import AttachSettings
-    from bucatini.policy.decide import Policy
 
 __all__ = ["slirp"]
 
@@ -26,13 +26,15 @@ __all__ = ["slirp"]
 def slirp(config: SlirpConfig) -> int:
     """Serve the namespace until it is told to end; the exit status. Raises ConfigError and HostError before."""
     from bucatini.api.attach import until_gone
-    from bucatini.api.blueprint import Blueprint
+    from bucatini.api.blueprint import Blueprint, open_policy
     from bucatini.config.addressing import derive
     from bucatini.host.attach import attach
     from bucatini.host.netns_watch import NetnsWatch
     from bucatini.observe.observers import Observers
     from bucatini.observe.settings import ObserveSettings
 
+    for option, descriptor in (("--exit-fd", config.exit_fd), ("--ready-fd", config.ready_fd)):
+        _check_descriptor(option, descriptor)
     for note in config.notes:
         sys.stderr.write(f"slirp4netns: {note}\n")
     own = derive(0, ipv4=config.network.ipv4, ipv6=config.network.ipv6)
@@ -42,16 +44,18 @@ def slirp(config: SlirpConfig) -> int:
     watch = NetnsWatch(settings.netns)
     guest = attach(settings)
     try:
-        from bucatini.api.session import Job, serve
+        from bucatini.api.session import Job, new_duid, serve
 
+        gateway_mac = config.network.mac or own.gateway_mac
         return serve(
             Job(
                 blueprint,
                 network,
-                config.network.mac or own.gateway_mac,
-                _policy,
+                gateway_mac,
+                open_policy,
                 (),
                 Observers(ObserveSettings(quiet=True)),
+                new_duid(gateway_mac),
                 control=_api(config, network),
             ),
             guest,
@@ -60,6 +64,18 @@ def slirp(config: SlirpConfig) -> int:
     finally:
         guest.close()
         watch.close()
+
+
+def _check_descriptor(option: str, descriptor: int | None) -> None:
+    """Before anything is opened: a number that is free now would be one of ours later."""
+    if descriptor is None:
+        return
+    try:
+        kind = os.fstat(descriptor).st_mode
+    except OSError as error:
+        raise ConfigError(f"{option} {descriptor}: {error.strerror}") from None
+    if option == "--exit-fd" and (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise ConfigError(f"{option} {descriptor}: must be a pipe, a socket or another file that poll(2) waits for")
 
 
 def _attach_settings(config: SlirpConfig, network: Network) -> AttachSettings:
@@ -80,12 +96,6 @@ def _attach_settings(config: SlirpConfig, network: Network) -> AttachSettings:
         configure=config.configure,
         reuse=True,
     )
-
-
-def _policy(hosts: tuple[bytes, ...]) -> Policy:
-    from bucatini.policy.settings import PolicySettings, build
-
-    return build(PolicySettings("open"), hosts)
 
 
 def _api(config: SlirpConfig, network: Network) -> Callable[[Translator], Any] | None:

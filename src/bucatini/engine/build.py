@@ -54,6 +54,7 @@ EPOLLIN = 1
 DNS_PORT = 53
 WITHDRAWN = 7200
 """Seconds a withdrawn prefix stays valid: hosts ignore less (RFC 4862 section 5.5.3)."""
+MAX_WITHDRAWN = 4
 ISN_TICK = 4e-6
 """Seconds per count of the initial sequence number's clock (RFC 9293 section 3.4.1)."""
 
@@ -141,6 +142,7 @@ class Translator:
         self.advertiser = Advertiser(self.sink, gateway)
         self.sink.multicast = Multicast(self.sink, self.ingress, self.addresses, settings)
         self.publisher.elsewhere = lambda: self.sink.multicast.groups.ports
+        self.reactor.on_bug = self.sink.bug
         self.reactor.attach(self.sink.end_of_turn if parts.end_of_turn is None else self._end_of_turn)
         try:
             self._publish(parts)
@@ -184,10 +186,11 @@ class Translator:
             gone = {each.prefix: each for each in old.router.prefixes}
             for each in settings.router.prefixes:
                 gone.pop(each.prefix, None)
-            withdrawn = tuple(each._replace(valid=WITHDRAWN, preferred=0) for each in gone.values())
+            withdrawn = tuple(each._replace(valid=WITHDRAWN, preferred=0) for each in gone.values())[-MAX_WITHDRAWN:]
             router = dataclasses.replace(settings.router, prefixes=settings.router.prefixes + withdrawn)
             settings = dataclasses.replace(settings, router=router)
         self.ingress.settings = self.sink.settings = self.publisher.settings = settings
+        self.ingress.packet.ipv4, self.ingress.packet.ipv6 = settings.ipv4, settings.ipv6
         self.ingress.gateway.reconfigure(settings)
         self.ingress.decide = self.publisher.decide = decide
         self.publisher.translation = settings.translation
@@ -196,6 +199,8 @@ class Translator:
         self.sink.outbound = outbound
         self.sink.multicast.reconfigure(settings)
         self.advertiser.start(time.monotonic())
+        # The turn that is being waited for knows nothing of the new deadlines.
+        self.reactor.hurry()
 
     def close(self) -> None:
         """End all flows, close all sockets and the link. Idempotent."""

@@ -55,8 +55,9 @@ MAX_SPOKEN = 64
 MAX_ECHOES = 64
 ECHO_TIME = 1.0
 """Seconds; the kernel makes the copy within sendto(2), so this is only for a turn that takes long."""
-SPEAKER_TIME = 60.0
-"""Seconds a speaker waits for answers; SSDP asks for them within 5 (MX)."""
+SPEAKER_TIME = 10.0
+"""Seconds a speaker waits for answers after it spoke; SSDP asks for them within 5 (MX)."""
+PRIVILEGED = 1024
 BATCH = 64
 """Datagrams taken from one socket in a turn."""
 
@@ -301,7 +302,6 @@ class Groups:
             if not place.port:
                 self._deliver(peer, place.group, payload)
             elif self._answer is not None:
-                place.used = now
                 self._answer(peer, place.port, payload)
 
     def _remember(self, group: Endpoint, place: _Place, payload: bytes, now: float) -> None:
@@ -362,7 +362,8 @@ def _open_speaker(port: int, family: int, scope: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         anywhere = text(bytes(4 if family == socket.AF_INET else 16))
         try:
-            sock.bind((anywhere, port))
+            # A well-known port would take what is meant for a server of the host.
+            sock.bind((anywhere, port if port >= PRIVILEGED else 0))
         except OSError:
             sock.bind((anywhere, 0))
         _set_interface(sock, family, scope)

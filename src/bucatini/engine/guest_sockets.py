@@ -37,6 +37,7 @@ class GuestSockets:
         self._reactor = reactor
         self._stock: dict[str, deque[socket.socket]] = {}
         self._waiting: dict[str, deque[Waiter]] = {}
+        self._dead = False
         self._asked: set[str] = set()
         self._watched = False
         self._holding = False
@@ -113,7 +114,7 @@ class GuestSockets:
             self._waiting[kind].append(waiter)
 
     def _ask(self, kind: str) -> None:
-        if kind in self._asked or self._holding:
+        if kind in self._asked or self._holding or self._dead:
             return
         try:
             self._factory.request(kind, BATCH)
@@ -127,6 +128,7 @@ class GuestSockets:
         except HostError:
             # The agent is gone: the engine learns of it elsewhere; who waits must not wait for ever.
             self._reactor.unwatch(descriptor)
+            self._dead = True
             self._asked.clear()
             for line in self._waiting.values():
                 while line:

@@ -12,6 +12,7 @@ import socket
 from typing import Any
 
 from bucatini.base.address import Endpoint
+from bucatini.base.errors import HostError
 from bucatini.base.reasons import DropReason
 from bucatini.base.verdict import EGRESS, INGRESS, Request
 from bucatini.engine.groups import Groups
@@ -23,7 +24,7 @@ __all__ = ["Multicast"]
 
 NEVER = float("inf")
 IGMP, UDP = 2, 17
-EXPIRY = 30.0
+EXPIRY = 10.0
 """Seconds between two looks at sockets that nobody uses."""
 
 
@@ -36,23 +37,31 @@ class Multicast:
         self._ingress = ingress
         self._addresses = addresses
         self.memberships = Memberships(_querier(settings))
-        self._heard_on = self._places()
-        self.groups = Groups(sink.reactor, self._admit, self._deliver, _never, self._interface, self._answer)
+        self._heard_on: dict[int, int] | None = None
+        self.groups = Groups(sink.reactor, self._admit, self._to_guest, _never, self._interface, self._answer)
 
     def reconfigure(self, settings: StackSettings) -> None:
         """The network is another from now on: groups are heard where the host now is."""
         self.memberships.reconfigure(_querier(settings))
-        self.groups.renew()
+        self.host_changed()
 
     def host_changed(self) -> None:
         """The host's interfaces or routes may be others: hear groups where the default routes lead now."""
-        places = self._places()
-        if places != self._heard_on:
-            self._heard_on = places
+        before, self._heard_on = self._heard_on, None
+        if self.groups.listening and self._places() != before:
             self.groups.renew()
 
-    def _places(self) -> tuple[int, int]:
-        return self._interface(socket.AF_INET), self._interface(socket.AF_INET6)
+    def _places(self) -> dict[int, int]:
+        """Interface index by family: the mirrored interface, else where the default route leads. Looked up once after
+        the host changed and not for each group: the route table may be long.
+        """
+        if self._heard_on is None:
+            scope = self._sink.outbound.scope
+            try:
+                self._heard_on = {each: scope or default_interface(each) for each in (socket.AF_INET, socket.AF_INET6)}
+            except HostError:
+                return {}
+        return self._heard_on
 
     def start(self, now: float) -> None:
         """Ask the guest for its groups with the next turn."""
@@ -100,9 +109,6 @@ class Multicast:
             Request(INGRESS, UDP, peer.address, group.port)
         )
 
-    def _deliver(self, peer: Endpoint, group: Endpoint, payload: bytes) -> None:
-        self._to_guest(peer, group, payload)
-
     def _answer(self, peer: Endpoint, port: int, payload: bytes) -> None:
         address = self._addresses.of(len(peer.address))
         if address is not None:
@@ -115,7 +121,7 @@ class Multicast:
             self._sink.transmit_frame(self._sink.gateway.datagram(source, destination, payload))
 
     def _interface(self, family: int) -> int:
-        return int(self._sink.outbound.scope or default_interface(family))
+        return self._places().get(family, 0)
 
 
 def _querier(settings: StackSettings) -> MembershipSettings:

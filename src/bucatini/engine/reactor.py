@@ -43,6 +43,8 @@ class Reactor(selectors.BaseSelector):
         self._next = 0.0
         self._interrupted = False
         self.turns = 0
+        self.on_bug: Callable[[Exception], None] | None = None
+        """Told of exceptions that come out of handlers; None: they pass."""
 
     def attach(self, end_of_turn: Callable[[float], float]) -> None:
         """Set what ends a turn, once it exists."""
@@ -72,6 +74,10 @@ class Reactor(selectors.BaseSelector):
         """Return to asyncio at the end of this turn."""
         self._interrupted = True
 
+    def hurry(self) -> None:
+        """Have the next turn not wait: something became due outside a turn."""
+        self._next = 0.0
+
     def turn(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
         """One turn, waiting at most `timeout` seconds. Returns what is ready for asyncio."""
         if self._next < NEVER:
@@ -87,13 +93,23 @@ class Reactor(selectors.BaseSelector):
         for descriptor, events in ready:
             handler = handlers.get(descriptor)
             if handler is not None:
-                handler(descriptor, events, now)
+                try:
+                    handler(descriptor, events, now)
+                except Exception as error:
+                    self._struck(descriptor, error)
             elif descriptor in self._keys:
                 theirs.append((self._keys[descriptor], _mask(events) & self._keys[descriptor].events))
         if self._end_of_turn is not None:
             self._next = self._end_of_turn(now)
         self.turns += 1
         return theirs
+
+    def _struck(self, descriptor: int, error: Exception) -> None:
+        """A handler raised what nobody should have: it costs what the descriptor stood for, and not the guest."""
+        if self.on_bug is None:
+            raise error
+        self.unwatch(descriptor)
+        self.on_bug(error)
 
     # -- selectors.BaseSelector, for asyncio
 

@@ -446,12 +446,18 @@ class Sink:
             self._deliver_news(now)
         due = self.deadlines.due(now)
         while due is not None:
-            self._deadline(due, now)
+            try:
+                self._deadline(due, now)
+            except Exception as error:
+                self.bug(error)
             due = self.deadlines.due(now)
         if self._again:
             again, self._again = self._again, []
             for work in again:
-                work()
+                try:
+                    work()
+                except Exception as error:
+                    self.bug(error)
         if self._line:
             self._call_waiting(now)
         queue = self._queue

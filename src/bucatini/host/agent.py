@@ -28,7 +28,7 @@ import socket
 from typing import NoReturn
 
 from bucatini.base.errors import BucatiniError, HostError
-from bucatini.host import factory, namespaces, netconf, syscalls
+from bucatini.host import factory, namespaces, netconf, privileges, syscalls
 from bucatini.host.channel import MAX_PAYLOAD, Channel, Message, Say
 from bucatini.host.descriptors import keep_only, silence_standard_streams
 from bucatini.host.init import Birth, run_init
@@ -80,6 +80,8 @@ def run_attached_agent(settings: NetSettings, netns: str, userns: str | None, co
         namespaces.join_network_namespace(netns, userns)
         _provide_network(settings, control)
         silence_standard_streams()
+        with contextlib.suppress(HostError):  # what remains is what a change of addresses takes
+            privileges.limit_capabilities(frozenset((privileges.CAP_NET_ADMIN,)))
         syscalls.set_not_dumpable()
         _serve(control, settings)
     except (BrokenPipeError, ConnectionResetError):

@@ -228,7 +228,7 @@ cdef class Splicer:
     cdef int epoll
     cdef uint64_t next_serial
     cdef dict pairs
-    cdef dict listeners
+    cdef dict listeners, serials
     cdef list again
     cdef int idle[2 * MAX_IDLE]
     cdef int idle_count
@@ -239,6 +239,7 @@ cdef class Splicer:
         self.owner = owner
         self.pairs = {}
         self.listeners = {}
+        self.serials = {}
         self.again = []
         self.next_serial = 1
         self.idle_count = 0
@@ -277,6 +278,7 @@ cdef class Splicer:
         for pair in list(self.pairs.values()):
             self.end(pair, True)
         self.listeners.clear()
+        self.serials.clear()
         while self.idle_count:
             self._drop_idle()
         if self.epoll >= 0:
@@ -295,17 +297,17 @@ cdef class Splicer:
         if self._watch(EPOLL_CTL_ADD, fd, ENTRANCE | self.next_serial, READ) < 0:
             raise OSError(errno, "epoll_ctl")
         self.listeners[self.next_serial] = listener
+        self.serials[fd] = self.next_serial
         self.next_serial += 1
 
     def unlisten(self, int fd):
         """As `slow_splices.Splicer.unlisten`."""
         cdef _Listener listener
-        for serial, found in list(self.listeners.items()):
-            listener = found
-            if listener.fd == fd:
-                del self.listeners[serial]
-                listener.fd = -1
-                self._watch(EPOLL_CTL_DEL, fd, 0, 0)
+        serial = self.serials.pop(fd, None)
+        if serial is not None:
+            listener = self.listeners.pop(serial)
+            listener.fd = -1
+            self._watch(EPOLL_CTL_DEL, fd, 0, 0)
 
     cdef int _watch(self, int operation, int fd, uint64_t data, uint32_t events) noexcept:
         cdef epoll_event event

@@ -183,7 +183,7 @@ class Ingress:
             return PROTOCOL
         self.addresses.learn(guest.address)
         if _is_multicast(peer.address):
-            return self._to_group(guest, peer, now)
+            return self._to_group(guest, peer)
         if self._is_service(peer):
             return self._dns(guest, peer)
         reason, verdict = self._ask(17, "udp", guest, peer, now)
@@ -216,12 +216,13 @@ class Ingress:
         self.out.opened(flow)
         return flow
 
-    def _to_group(self, guest: Endpoint, group: Endpoint, now: float) -> int:
+    def _to_group(self, guest: Endpoint, group: Endpoint) -> int:
         """A datagram to a multicast group: no flow, because answers may come from anybody."""
         packet = self.packet
-        reason, _ = self._ask(17, "udp", guest, group, now)
-        if reason:
-            return reason
+        verdict = self.decide(Request(EGRESS, 17, group.address, group.port))
+        if not verdict.allow:
+            self.out.refused(FlowRefused("udp", EGRESS, guest, group, verdict.rule, Refusal.POLICY))
+            return POLICY_DENIED
         payload = bytes(packet.memory[packet.udp.payload_at : packet.udp.end])
         return HOST_SEND_FAILED if self.out.send_to_group(guest, group, payload, packet.ip.hop_limit) else 0
 

@@ -86,7 +86,7 @@ class Automatic:
             except HostError:
                 self.failures += 1
         self.dropped = sum(side.dropped for side in self._sides.values())
-        if self._started:
+        if self._started and self._sides:
             self._publisher.sink.deadlines.arm(self, now + (INTERVAL if complete else 0.0))
 
     def close(self) -> None:

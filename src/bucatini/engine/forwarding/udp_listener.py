@@ -110,6 +110,8 @@ class _UdpListener:
         Until bind and connect were both done half of everybody's came here, so all that its buffer can hold is read:
         one left behind would be taken for `client`'s.
         """
+        if near.fileno() < 0:  # the conversation ended meanwhile
+            return
         for _ in range(near.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // DATAGRAM_COST):
             try:
                 payload, name = near.recvfrom(65536)
