@@ -150,3 +150,13 @@ def test_names_of_a_command_that_mirrors_the_host(moving: FakeHost) -> None:
         with guest.net.connect(WORLD4, 8000, timeout=3) as client, server.accept()[0] as peer:
             client.sendall(b"x")
             assert peer.recv(10) == b"x"
+
+
+def test_a_family_that_is_gone(moving: FakeHost) -> None:
+    """The guest is told that the router is one no more, and tries IPv4 from then on."""
+    with attached(moving, "root", "--mirror-host", "--no-config-net") as served:
+        served.net.run("sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0")
+        served.net.ip("link set eth0 up")
+        assert eventually(lambda: "default" in served.net.run("ip", "-6", "route").stdout)
+        moving.net.ip(f"addr del {HOST6}/64 dev up0")
+        assert eventually(lambda: "default" not in served.net.run("ip", "-6", "route").stdout)

@@ -42,6 +42,8 @@ LOOK = 1.0
 """Seconds between two looks at resolv.conf, where it is part of the network."""
 DUID_EPOCH = 946684800
 """2000-01-01 UTC as seconds since 1970 (RFC 8415 section 11.2)."""
+ANSWERED = 1.0
+"""Seconds after which the guest's agent has said what it could not change."""
 LOST_STATUS = 1
 
 
@@ -61,6 +63,9 @@ class Handle(Protocol):
         routes: tuple[Route, ...],
     ) -> None:
         """Replace addresses and routes of the interface."""
+
+    def collect(self) -> list[str]:
+        """What could not be done of it, a line each, as far as it is known."""
 
     def close(self) -> None:
         """End it."""
@@ -217,8 +222,13 @@ class _Follower:
         if self._job.blueprint.options.config_net:
             try:
                 self._guest.reconfigure(network.addresses, network.gateways, network.routes)
+                self._translator.loop.call_later(ANSWERED, self._collect)
             except (HostError, OSError) as error:
                 self._job.observers.warn(f"the guest keeps its addresses: {error}")
+
+    def _collect(self) -> None:
+        for note in self._guest.collect():
+            self._job.observers.warn(note)
 
     def close(self) -> None:
         """Idempotent."""

@@ -41,6 +41,7 @@ from bucatini.native import Arena, checksum
 from bucatini.observe.captured import CapturedLink
 from bucatini.observe.pcapng import PcapngWriter
 from bucatini.services.dns import HostNames
+from bucatini.services.router import RouterSettings, advertisement
 from bucatini.stack.addresses import GuestAddresses
 from bucatini.stack.classify import Packet
 from bucatini.stack.egress import Egress
@@ -181,14 +182,7 @@ class Translator:
 
         Of an IPv6 prefix that is gone the guest is told not to begin anything with it (RFC 4862 section 5.5.4).
         """
-        old = self.ingress.settings
-        if settings.router is not None and old.router is not None:
-            gone = {each.prefix: each for each in old.router.prefixes}
-            for each in settings.router.prefixes:
-                gone.pop(each.prefix, None)
-            withdrawn = tuple(each._replace(valid=WITHDRAWN, preferred=0) for each in gone.values())[-MAX_WITHDRAWN:]
-            router = dataclasses.replace(settings.router, prefixes=settings.router.prefixes + withdrawn)
-            settings = dataclasses.replace(settings, router=router)
+        settings = self._withdraw(self.ingress.settings.router, settings)
         self.ingress.settings = self.sink.settings = self.publisher.settings = settings
         self.ingress.packet.ipv4, self.ingress.packet.ipv6 = settings.ipv4, settings.ipv6
         self.ingress.gateway.reconfigure(settings)
@@ -201,6 +195,23 @@ class Translator:
         self.advertiser.start(time.monotonic())
         # The turn that is being waited for knows nothing of the new deadlines.
         self.reactor.hurry()
+
+    def _withdraw(self, old: RouterSettings | None, settings: StackSettings) -> StackSettings:
+        """`settings` whose router also says which of the `old` one's prefixes are gone; without a router that is said
+        at once, and that there is none.
+        """
+        if old is None:
+            return settings
+        new = settings.router
+        kept = {each.prefix for each in new.prefixes} if new is not None else set()
+        gone = [each._replace(valid=WITHDRAWN, preferred=0) for each in old.prefixes if each.prefix not in kept]
+        withdrawn = tuple(gone[-MAX_WITHDRAWN:])
+        if new is None:
+            last = dataclasses.replace(old, lifetime=0, prefixes=withdrawn)
+            self.sink.transmit_frame(advertisement(last))
+            return settings
+        router = dataclasses.replace(new, prefixes=new.prefixes + withdrawn)
+        return dataclasses.replace(settings, router=router)
 
     def close(self) -> None:
         """End all flows, close all sockets and the link. Idempotent."""
