@@ -202,7 +202,7 @@ class TestTcp:
                     sock = stack.enter_context(listener.accept()[0])
                     sock.settimeout(PATIENCE)
                     inside[sock.recv(2)] = sock
-                for number, client in enumerate(clients):
+                for number in range(count):
                     inside[number.to_bytes(2, "big")].sendall(str(number).encode())
                 for number, client in enumerate(clients):
                     assert client.recv(10) == str(number).encode()

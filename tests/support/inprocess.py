@@ -269,6 +269,8 @@ def serve(account: str, scenario: Scenario, config: Any, blueprint: Any, network
     from bucatini.api.session import _settings
     from bucatini.engine.build import Parts, Translator, raise_descriptor_limit
     from bucatini.links.tap import TapLink
+    from bucatini.observe.observers import Observers
+    from bucatini.observe.settings import ObserveSettings
     from support.lossy import LossyLink
 
     tap = guest.tap()
@@ -276,7 +278,7 @@ def serve(account: str, scenario: Scenario, config: Any, blueprint: Any, network
     if scenario.loss:
         link = LossyLink(link, scenario.loss, scenario.loss, scenario.seed)
     watcher = _Watcher()
-    job = job_of(config, blueprint, network, None)  # type: ignore[arg-type]
+    job = job_of(config, blueprint, network, Observers(ObserveSettings(quiet=True)))
     stack = replace(_settings(job, network, tap), flow_limit=scenario.flow_limit)
     parts = Parts(
         link,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import bucatini
 from bucatini.base.errors import ConfigError, HostError
 from bucatini.host import syscalls
 from bucatini.host.privileges import (
@@ -217,5 +218,8 @@ class TestRealRoot:
 def test_is_not_imported_without_need() -> None:
     """The user database loads libraries; numbers must do without."""
     code = "import sys; from bucatini.host.privileges import parse_user; parse_user('5:6'); print('grp' in sys.modules)"
-    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(bucatini.__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
     assert done.stdout == "False\n"
