@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bucatini.host.netns_watch import NetnsWatch
     from bucatini.observe.observers import Observers
 
-__all__ = ["attach", "until_gone"]
+__all__ = ["attach", "attach_settings", "until_gone"]
 
 INTERFACE = "eth0"
 
@@ -35,7 +35,8 @@ def attach(config: AttachConfig) -> int:
     network = blueprint.network()
     observers = Observers(config.observe)
     watch = NetnsWatch(netns) if config.netns_quit else None
-    guest = enter(attach_settings(config, network, netns, userns))
+    mac = config.network.guest_mac or config.addressing().guest_mac
+    guest = enter(attach_settings(network, netns, userns, mac=mac, configure=config.network.config_net))
     try:
         from bucatini.api.jobs import job_of
         from bucatini.api.session import serve
@@ -58,22 +59,32 @@ def namespace_of(config: AttachConfig) -> tuple[str, str | None]:
     return netns, config.userns if config.userns is not None else userns
 
 
-def attach_settings(config: AttachConfig, network: Network, netns: str, userns: str | None) -> AttachSettings:
-    """What the agent sets up."""
+def attach_settings(
+    network: Network,
+    netns: str,
+    userns: str | None,
+    *,
+    mac: bytes | None,
+    configure: bool,
+    interface: str | None = None,
+    reuse: bool = False,
+) -> AttachSettings:
+    """What the agent sets up of `network`; `interface` None: the network's own name for it."""
     from bucatini.host.attach import AttachSettings
 
     return AttachSettings(
         netns=netns,
         userns=userns,
-        interface=network.interface,
-        mac=config.network.guest_mac or config.addressing().guest_mac,
+        interface=interface or network.interface,
+        mac=mac,
         mtu=network.mtu,
         addresses=network.addresses,
         gateways=network.gateways,
         routes=network.routes,
         ipv4=network.ipv4 is not None,
         ipv6=network.ipv6 is not None,
-        configure=config.network.config_net,
+        configure=configure,
+        reuse=reuse,
     )
 
 

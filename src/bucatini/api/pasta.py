@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from bucatini.api.session import Handle
     from bucatini.config.derive import Network
     from bucatini.config.pasta import PastaConfig
-    from bucatini.host.attach import AttachSettings
     from bucatini.host.daemon import Daemon
     from bucatini.host.settings import GuestSettings
     from bucatini.observe.log import Log
@@ -145,13 +144,21 @@ def _begin(
             return await command.wait()
 
         return command, wait
-    from bucatini.api.attach import until_gone
+    from bucatini.api.attach import attach_settings, until_gone
     from bucatini.host.attach import attach, netns_paths
     from bucatini.host.netns_watch import NetnsWatch
 
     netns, userns = netns_paths(str(config.target.pid) if config.target.kind == "pid" else str(config.target.netns))
     watch = NetnsWatch(netns) if config.netns_quit else None
-    attached = attach(_attach_settings(config, network, netns, config.userns or userns))
+    settings = attach_settings(
+        network,
+        netns,
+        None if config.netns_only else config.userns or userns,
+        mac=config.network.guest_mac,
+        configure=config.network.config_net,
+        reuse=True,
+    )
+    attached = attach(settings)
     return attached, until_gone(attached, watch, ready)
 
 
@@ -176,25 +183,6 @@ def _guest_settings(config: PastaConfig, network: Network) -> GuestSettings:
         configure=config.network.config_net,
         argv0=f"-{os.path.basename(shell)}" if spawned else None,
         netns_only=config.netns_only,
-    )
-
-
-def _attach_settings(config: PastaConfig, network: Network, netns: str, userns: str | None) -> AttachSettings:
-    from bucatini.host.attach import AttachSettings
-
-    return AttachSettings(
-        netns=netns,
-        userns=None if config.netns_only else userns,
-        interface=network.interface,
-        mac=config.network.guest_mac,
-        mtu=network.mtu,
-        addresses=network.addresses,
-        gateways=network.gateways,
-        routes=network.routes,
-        ipv4=network.ipv4 is not None,
-        ipv6=network.ipv6 is not None,
-        configure=config.network.config_net,
-        reuse=True,
     )
 
 

@@ -18,17 +18,16 @@ if TYPE_CHECKING:
     from bucatini.config.derive import Network
     from bucatini.config.slirp import SlirpConfig
     from bucatini.engine.build import Translator
-    from bucatini.host.attach import AttachSettings
 
 __all__ = ["slirp"]
 
 
 def slirp(config: SlirpConfig) -> int:
     """Serve the namespace until it is told to end; the exit status. Raises ConfigError and HostError before."""
-    from bucatini.api.attach import until_gone
+    from bucatini.api.attach import attach_settings, until_gone
     from bucatini.api.blueprint import Blueprint, open_policy
     from bucatini.config.addressing import derive
-    from bucatini.host.attach import attach
+    from bucatini.host.attach import attach, netns_paths
     from bucatini.host.netns_watch import NetnsWatch
     from bucatini.observe.observers import Observers
     from bucatini.observe.settings import ObserveSettings
@@ -40,7 +39,16 @@ def slirp(config: SlirpConfig) -> int:
     own = derive(0, ipv4=config.network.ipv4, ipv6=config.network.ipv6)
     blueprint = Blueprint(config.network, own, default_mtu=None, own_dns=not config.disable_dns)
     network = blueprint.network()
-    settings = _attach_settings(config, network)
+    netns, userns = netns_paths(str(config.pid) if config.pid is not None else str(config.netns))
+    settings = attach_settings(
+        network,
+        netns,
+        config.userns_path if config.userns_path is not None else userns,
+        mac=config.network.guest_mac,
+        configure=config.configure,
+        interface=config.tap,
+        reuse=True,
+    )
     watch = NetnsWatch(settings.netns)
     guest = attach(settings)
     try:
@@ -76,26 +84,6 @@ def _check_descriptor(option: str, descriptor: int | None) -> None:
         raise ConfigError(f"{option} {descriptor}: {error.strerror}") from None
     if option == "--exit-fd" and (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise ConfigError(f"{option} {descriptor}: must be a pipe, a socket or another file that poll(2) waits for")
-
-
-def _attach_settings(config: SlirpConfig, network: Network) -> AttachSettings:
-    from bucatini.host.attach import AttachSettings, netns_paths
-
-    netns, userns = netns_paths(str(config.pid) if config.pid is not None else str(config.netns))
-    return AttachSettings(
-        netns=netns,
-        userns=config.userns_path if config.userns_path is not None else userns,
-        interface=config.tap,
-        mac=config.network.guest_mac,
-        mtu=network.mtu,
-        addresses=network.addresses,
-        gateways=network.gateways,
-        routes=network.routes,
-        ipv4=network.ipv4 is not None,
-        ipv6=network.ipv6 is not None,
-        configure=config.configure,
-        reuse=True,
-    )
 
 
 def _api(config: SlirpConfig, network: Network) -> Callable[[Translator], Any] | None:

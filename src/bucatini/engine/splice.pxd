@@ -8,7 +8,7 @@ cdef class _Listener:
     cdef public int fd
     cdef public object family, entry, local
     cdef public str direction, far_kind
-    cdef public bint keep_source
+    cdef public bint keep_address
     cdef public double deadline, armed_at
 
 

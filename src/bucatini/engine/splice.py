@@ -55,7 +55,7 @@ class SpliceEntry(Protocol):
     """The guest's end as reports name it. EGRESS: unused, it is the peer that was accepted."""
     targets: tuple[Endpoint, ...]
     """Where to connect in the far namespace; the next is tried when one refuses."""
-    keep_source: bool
+    keep_address: bool
     """Try to give the far socket the peer's own address for the first target."""
     spliced: bool
     """False: every connection goes to `accepted`."""
@@ -84,7 +84,7 @@ class SplicedStream(Pair):
         self.targets = entry.targets
         self.tries = 0
         """Position of the target whose turn it is."""
-        self.source = _address_of(source) if listener.keep_source else None
+        self.source = _address_of(source) if listener.keep_address else None
         """The address that the next far socket is bound to."""
         self.host: Endpoint | None = None
         if listener.direction == EGRESS:
@@ -137,7 +137,7 @@ class _Listener:
         self.entry = entry
         self.direction = entry.direction
         self.far_kind = entry.far_kind
-        self.keep_source = entry.keep_source
+        self.keep_address = entry.keep_address
         address, port = sock.getsockname()[:2]
         packed = pack(address)
         self.local = Endpoint(packed if any(packed) else _loopback_of(packed), port)

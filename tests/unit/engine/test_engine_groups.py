@@ -478,3 +478,10 @@ def test_no_descriptors_is_a_counted_failure(station: Station, monkeypatch: pyte
     assert station.send(40000, SSDP4, b"M-SEARCH") == errno.EADDRNOTAVAIL
     assert station.counters.failed == 2
     assert station.groups.ports == frozenset()
+
+
+def test_a_guest_gets_no_well_known_port_of_the_host(host: FakeHost, station: Station) -> None:
+    """What is meant for the host's own servers is not the guest's, however privileged we are."""
+    assert station.send(514, SSDP4, b"M-SEARCH") == 0
+    assert station.groups.ports
+    assert min(station.groups.ports) >= 1024

@@ -389,3 +389,49 @@ class TestAsyncio:
 
         assert run(loop, main()) == 42
         loop.run_until_complete(loop.shutdown_default_executor())
+
+
+class TestBugs:
+    """An exception that comes out of a handler."""
+
+    def test_costs_its_descriptor_alone(self, reactor: Reactor, busy: int) -> None:
+        other = os.eventfd(1, os.EFD_NONBLOCK)
+        told: list[Exception] = []
+        called: list[int] = []
+
+        def bad(descriptor: int, events: int, now: float) -> None:
+            called.append(descriptor)
+            raise OSError("nobody caught it")
+
+        try:
+            reactor.on_bug = told.append
+            reactor.watch(busy, bad, select.EPOLLIN)
+            reactor.watch(other, lambda descriptor, events, now: called.append(descriptor), select.EPOLLIN)
+            for _ in range(3):
+                reactor.turn(0)
+            assert called.count(busy) == 1
+            assert called.count(other) == 3
+            assert [str(error) for error in told] == ["nobody caught it"]
+        finally:
+            os.close(other)
+
+    def test_passes_while_nobody_is_told(self, reactor: Reactor, busy: int) -> None:
+        def bad(descriptor: int, events: int, now: float) -> None:
+            raise OSError("nobody caught it")
+
+        reactor.watch(busy, bad, select.EPOLLIN)
+        with pytest.raises(OSError, match="nobody caught it"):
+            reactor.turn(0)
+
+
+def test_a_deadline_that_came_between_two_turns_is_not_slept_over() -> None:
+    turns: list[float] = []
+    made = Reactor(lambda now: turns.append(now) or now + 60)  # type: ignore[func-returns-value]
+    try:
+        made.turn(0)
+        made.hurry()
+        begun = time.monotonic()
+        made.turn(30)
+        assert time.monotonic() - begun < 5
+    finally:
+        made.close()

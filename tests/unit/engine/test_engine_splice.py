@@ -204,7 +204,7 @@ class Entry:
     direction = EGRESS
     far_kind = "tcp4"
     guest = Endpoint(pack("10.0.0.1"), 80)
-    keep_source = False
+    keep_address = False
     spliced = True
 
     def __init__(self, *targets: socket.socket, **changed: object) -> None:
@@ -366,7 +366,7 @@ class TestOutward:
 
     def test_the_source(self, made: list[Splices], target: socket.socket) -> None:
         """Another address than the guest's would not be let in by a server that looks at it."""
-        made.append(splices := Splices(Entry(target, keep_source=True)))
+        made.append(splices := Splices(Entry(target, keep_address=True)))
         with socket.socket() as client:
             client.settimeout(PATIENCE)
             client.bind(("127.0.0.77", 0))
@@ -379,7 +379,7 @@ def test_it_never_connects_to_itself(made: list[Splices]) -> None:
     """A client that comes from the port it goes to, and nobody listens over there."""
     with server() as closed:
         nobody = closed.getsockname()
-        entry = Entry(closed, keep_source=True)
+        entry = Entry(closed, keep_address=True)
     made.append(splices := Splices(entry))
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

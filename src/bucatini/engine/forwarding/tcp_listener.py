@@ -30,7 +30,7 @@ class _TcpListener:
 
     __slots__ = ("far_kind", "forward", "length", "publisher", "sock")
     direction = INGRESS
-    keep_source = True
+    keep_address = True
 
     def __init__(self, publisher: Any, sock: socket.socket, forward: Forward, length: int) -> None:
         self.publisher = publisher
@@ -126,7 +126,7 @@ class TcpOutward(_TcpListener):
 
     __slots__ = ("guest", "local", "targets")
     direction = EGRESS
-    keep_source = False
+    keep_address = False
     """A port below 1024 of the guest's would be taken for privilege on the host."""
     spliced = True
 

@@ -23,7 +23,7 @@ def publisher() -> Iterator[Publisher]:
 
 def test_inward_follows_the_guest(publisher: Publisher) -> None:
     entry = TcpInward(publisher, socket.socket(), Forward(6, None, 8080, 80), 4)
-    assert (entry.direction, entry.far_kind, entry.keep_source, entry.spliced) == (INGRESS, "tcp4", True, True)
+    assert (entry.direction, entry.far_kind, entry.keep_address, entry.spliced) == (INGRESS, "tcp4", True, True)
     assert entry.guest == Endpoint(pack(GUEST_HERE), 80)
     assert entry.targets == (Endpoint(pack("127.0.0.1"), 80), entry.guest)
     publisher.guests = lambda: (pack("10.0.0.7"),)
@@ -39,7 +39,7 @@ def test_inward_follows_the_guest(publisher: Publisher) -> None:
 def test_outward_is_always_spliced_and_hides_the_port(publisher: Publisher) -> None:
     publisher.spliced = False
     entry = TcpOutward(publisher, socket.socket(), Forward(6, None, 8080, 80, EGRESS), 16)
-    assert (entry.direction, entry.far_kind, entry.keep_source, entry.spliced) == (EGRESS, "tcp6", False, True)
+    assert (entry.direction, entry.far_kind, entry.keep_address, entry.spliced) == (EGRESS, "tcp6", False, True)
     assert (entry.local, entry.targets) == (Endpoint(pack("::1"), 80), (Endpoint(pack("::1"), 8080),))
     entry.close()
 
