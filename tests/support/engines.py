@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import random
+import select
 import socket
 import time
 from collections import deque
@@ -46,6 +47,23 @@ class QueueLink:
         self.ended = False
         self.error = 0
         self.receives: list[int] = []
+        self.header = 12
+        self.positions: list[int] | None = None
+        self.more = False
+        self.owner: Any = None
+
+    def start(self, owner: Any) -> None:
+        self.owner = owner
+        owner.reactor.watch(self.descriptor, owner.frames_ready, select.EPOLLIN)
+
+    def done(self) -> None:
+        pass
+
+    def room(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        pass
 
     def put(self, *frames: bytes) -> None:
         self.queue.extend(frames)
@@ -83,6 +101,8 @@ class QueueLink:
 
     def close(self) -> None:
         if self.descriptor >= 0:
+            if self.owner is not None:
+                self.owner.reactor.unwatch(self.descriptor)
             os.close(self.descriptor)
             self.descriptor = -1
 

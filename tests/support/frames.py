@@ -108,7 +108,7 @@ class Recorder:
         self.refusals.append(event)
 
     def place_packet(self, packet: bytes, version: int) -> tuple[int, int]:
-        frame = self.gateway.frame_header(version) + packet
+        frame = self.gateway.frame_header(version, 12) + packet
         at = self.arena.size - 70_000
         self.arena.view[at : at + len(frame)] = frame
         return at, len(frame)

@@ -72,9 +72,28 @@ class LossyLink:
     def __init__(self, link: Any, drop: float = 0.01, reorder: float = 0.01, seed: int = 1) -> None:
         self.link = link
         self.descriptor = link.descriptor
+        self.header = link.header
+        self.positions: list[int] | None = None
+        self.more = False
         self.up = _Direction(drop, reorder, random.Random(seed))
         self.down = _Direction(drop, reorder, random.Random(seed + 1))
         self._waiting: list[bytes] = []
+
+    def start(self, owner: Any) -> None:
+        """See `links.base.Link`."""
+        self.link.start(owner)
+
+    def done(self) -> None:
+        """See `links.base.Link`."""
+        self.link.done()
+
+    def room(self) -> bool:
+        """See `links.base.Link`."""
+        return bool(self.link.room())
+
+    def flush(self) -> None:
+        """See `links.base.Link`."""
+        self.link.flush()
 
     def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
         """See `links.base.Link`. Frames that find no slot, behind others let go, come first next time."""

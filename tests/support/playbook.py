@@ -270,6 +270,9 @@ class Recorder:
         if not self.lost:
             self.note(flow, line)
 
+    def room(self, flow: TcpFlow) -> bool:
+        return True
+
     def pull(self, flow: TcpFlow, limit: int) -> int:
         assert limit > 0
         skip = distance(flow.snd_nxt, flow.snd_una) + flow.discard_due if flow.peek_skips else -1

@@ -99,7 +99,7 @@ def until_gone(
     async def wait() -> int:
         from bucatini.api.waiting import Waiting
 
-        waiting = Waiting(guest, watch, exit_fd)
+        waiting = Waiting(guest.agent_ended, watch, exit_fd)
         try:
             ready()
             return await waiting.status

@@ -15,18 +15,19 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from bucatini.api.blueprint import Blueprint
 from bucatini.base.errors import BucatiniError, HostError
+from bucatini.base.reasons import Counters
 from bucatini.config.derive import Network
 from bucatini.config.services import stack_settings
-from bucatini.engine.build import Parts, Ports, Translator, raise_descriptor_limit
+from bucatini.engine.build import Loop, Parts, Ports, Translator, raise_descriptor_limit
 from bucatini.host.factory import SocketFactory
 from bucatini.host.settings import Route
 from bucatini.host.sockets import check_outbound
-from bucatini.host.tap import Tap
+from bucatini.host.tap import Offloads, Tap
 from bucatini.host.watch import HostWatch, host_addresses
 from bucatini.links.tap import TapLink
 from bucatini.observe.observers import Observers
@@ -34,7 +35,7 @@ from bucatini.policy.decide import Policy
 from bucatini.stack.settings import StackSettings
 from bucatini.wire.dhcpv6 import duid_llt
 
-__all__ = ["Handle", "Job", "new_duid", "serve"]
+__all__ = ["Handle", "Job", "Plug", "new_duid", "serve", "serve_all"]
 
 SETTLE = 0.2
 """Seconds after news from the host until it is read again: most changes come as several messages."""
@@ -92,61 +93,113 @@ class Job(NamedTuple):
     """Makes a control socket, with `start` and `close`."""
 
 
+class Plug(NamedTuple):
+    """How a guest is plugged in: its link, and what is known of its end of it."""
+
+    link: Any
+    offloads: Offloads
+    mac: bytes
+    """The guest's; with `learns_mac` what it is taken for until its frames show another."""
+    learns_mac: bool = False
+    ends: bool = False
+    """Whether the link may end, and with it the guest."""
+    factory: SocketFactory | None = None
+    handle: Handle | None = None
+    """Whoever changes addresses in the guest's namespace; None: nobody can."""
+
+
 def serve(job: Job, guest: Handle, wait: Callable[[], Awaitable[int]]) -> int:
-    """Serve `guest` until `wait`, begun when everything is bound and built, says its status.
+    """Serve `guest` on its TAP until `wait`, begun when everything is bound and built, says its status.
 
     Raises ConfigError or HostError before the guest goes.
     """
-    raise_descriptor_limit()
-    check_outbound(job.network.outbound)
-    observers = job.observers
     tap = guest.tap()
     for note in guest.notes:
-        observers.say(note)
-    link = TapLink(tap.descriptor)
-    try:
-        translator = Translator(_parts(job, guest, link, tap))
-    except BaseException:
-        link.close()
-        raise
-    follower = control = None
-    try:
+        job.observers.say(note)
+    plug = Plug(TapLink(tap.descriptor), tap.offloads, tap.mac, factory=guest.factory, handle=guest)
+    return serve_all(((job, plug),), wait)
+
+
+def serve_all(guests: Sequence[tuple[Job, Plug]], wait: Callable[[], Awaitable[int]]) -> int:
+    """Serve several guests, or one, in one loop until `wait` says its status, or, with status 0, until all links that
+    may end have. The first job's observers are everybody's; links are closed whatever happens.
+
+    Raises ConfigError or HostError before `wait` is begun.
+    """
+    observers = guests[0][0].observers
+    with contextlib.ExitStack() as closing:
+        for _, plug in guests:
+            closing.callback(plug.link.close)
+        raise_descriptor_limit()
+        shared = Loop.make()
+        closing.callback(shared.asyncio.close)
+        counters = Counters()
+        served: list[_Served] = []
+        closing.callback(lambda: observers.finish(counters, stderr=sys.stderr) if served else None)
+        made = [_Served(job, plug, shared, closing, counters) for job, plug in guests]
+        served += made
+        for each in served:
+            each.translator.start()
+        try:
+            return shared.asyncio.run_until_complete(_run(served, wait))
+        except HostError as error:
+            if not shared.reactor.turns:
+                raise
+            # The guest ran: its status is lost, and this is no error of the options any more.
+            observers.warn(str(error))
+            return LOST_STATUS
+
+
+class _Served:
+    """One guest of a session: everything that is made for it, to be closed by `closing`."""
+
+    def __init__(
+        self, job: Job, plug: Plug, shared: Loop, closing: contextlib.ExitStack, counters: Counters
+    ) -> None:
+        check_outbound(job.network.outbound)
+        self.plug = plug
+        self.translator = Translator(_parts(job, plug), shared)
+        closing.callback(counters.add, self.translator.counters)
+        closing.callback(self.translator.close)
         if job.control is not None:
-            control = job.control(translator)
+            control = job.control(self.translator)
+            closing.callback(control.close)
             control.start()
-        follower = _Follower(job, guest, translator, tap)
-        translator.start()
-        return translator.loop.run_until_complete(_run(follower, wait))
-    except HostError as error:
-        if not translator.reactor.turns:
-            raise
-        # The guest ran: its status is lost, and this is no error of the options any more.
-        observers.warn(str(error))
-        return LOST_STATUS
+        self.follower = _Follower(job, plug, self.translator)
+        closing.callback(self.follower.close)
+
+
+async def _run(served: Sequence[_Served], wait: Callable[[], Awaitable[int]]) -> int:
+    for each in served:
+        each.follower.start()
+    waiting = asyncio.ensure_future(wait())
+    ends = [asyncio.ensure_future(each.translator.ended.wait()) for each in served]
+    if all(each.plug.ends for each in served):
+        gone = asyncio.gather(*ends)
+        await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            return 0
+        gone.cancel()
+    try:
+        return await waiting
     finally:
-        for each in (follower, control):
-            if each is not None:
-                each.close()
-        translator.close()
-        observers.finish(translator.counters, stderr=sys.stderr)
+        for each in ends:
+            each.cancel()
 
 
-async def _run(follower: _Follower, wait: Callable[[], Awaitable[int]]) -> int:
-    follower.start()
-    return await wait()
-
-
-def _parts(job: Job, guest: Handle, link: TapLink, tap: Tap) -> Parts:
+def _parts(job: Job, plug: Plug) -> Parts:
     observers = job.observers
     network = job.network
     options = job.blueprint.options
     return Parts(
-        link,
-        tap.offloads,
-        _settings(job, network, tap),
+        plug.link,
+        plug.offloads,
+        _settings(job, network, plug),
         job.build_policy(network.hosts).decide,
         job.ports,
-        guest.factory,
+        plug.factory,
         (observers,),
         observers.wants_flows,
         observers.capture,
@@ -155,17 +208,19 @@ def _parts(job: Job, guest: Handle, link: TapLink, tap: Tap) -> Parts:
         outbound=network.outbound,
         splice=options.splice,
         freebind=options.freebind,
+        learns_mac=plug.learns_mac,
+        say=observers.say,
     )
 
 
-def _settings(job: Job, network: Network, tap: Tap) -> StackSettings:
+def _settings(job: Job, network: Network, plug: Plug) -> StackSettings:
     return stack_settings(
         job.blueprint.options,
         network,
-        guest_mac=tap.mac,
+        guest_mac=plug.mac,
         gateway_mac=job.gateway_mac,
-        tso4=tap.offloads.tso4,
-        tso6=tap.offloads.tso6,
+        tso4=plug.offloads.tso4,
+        tso6=plug.offloads.tso6,
         duid=job.duid,
     )
 
@@ -173,12 +228,11 @@ def _settings(job: Job, network: Network, tap: Tap) -> StackSettings:
 class _Follower:
     """Compares what the host is with what the guest has, after each burst of news."""
 
-    def __init__(self, job: Job, guest: Handle, translator: Translator, tap: Tap) -> None:
+    def __init__(self, job: Job, plug: Plug, translator: Translator) -> None:
         """Raises HostError when the kernel cannot tell of changes."""
         self._job = job
-        self._guest = guest
+        self._plug = plug
         self._translator = translator
-        self._tap = tap
         self._last = self._network = job.network
         """What the host alone makes, and what holds: with addresses of before that the guest has in its files."""
         self._watch = HostWatch()
@@ -217,17 +271,17 @@ class _Follower:
         self._last = network
         network = self._network = network.after(self._network)
         policy = self._job.build_policy(network.hosts)
-        settings = _settings(self._job, network, self._tap)
+        settings = _settings(self._job, network, self._plug)
         self._translator.reconfigure(settings, policy.decide, network.outbound)
-        if self._job.blueprint.options.config_net:
+        if self._job.blueprint.options.config_net and self._plug.handle is not None:
             try:
-                self._guest.reconfigure(network.addresses, network.gateways, network.routes)
+                self._plug.handle.reconfigure(network.addresses, network.gateways, network.routes)
                 self._translator.loop.call_later(ANSWERED, self._collect)
             except (HostError, OSError) as error:
                 self._job.observers.warn(f"the guest keeps its addresses: {error}")
 
     def _collect(self) -> None:
-        for note in self._guest.collect():
+        for note in self._plug.handle.collect() if self._plug.handle is not None else ():
             self._job.observers.warn(note)
 
     def close(self) -> None:

@@ -15,15 +15,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
 class Waiting:
-    """`status` is done when the guest is over. Made inside the running loop. `watch` is a `host.netns_watch.NetnsWatch`
-    or None: stay whatever happens to the namespace. `exit_fd` ends it by its first event (poll(2)).
+    """`status` is done when the guest is over. Made inside the running loop. `agent` becomes readable when the guest's
+    agent ends; None: it has none. `watch` is a `host.netns_watch.NetnsWatch` or None: stay whatever happens to the
+    namespace. `exit_fd` ends it by its first event (poll(2)).
     """
 
-    def __init__(self, guest: Any, watch: Any, exit_fd: int | None = None) -> None:
+    def __init__(self, agent: int | None, watch: Any = None, exit_fd: int | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self.status: asyncio.Future[int] = self._loop.create_future()
         self._watch = watch
-        self._agent = guest.agent_ended
+        self._agent = agent
         self._timer: asyncio.TimerHandle | None = None
         self._watched = -1
         self._handled = []
@@ -31,7 +32,8 @@ class Waiting:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._loop.add_signal_handler(number, self._end, 0)
                 self._handled.append(number)
-        self._loop.add_reader(self._agent, self._agent_ended)
+        if agent is not None:
+            self._loop.add_reader(agent, self._agent_ended)
         self._exit_fd = exit_fd
         if exit_fd is not None:
             self._loop.add_reader(exit_fd, self._end, 0)
@@ -49,7 +51,7 @@ class Waiting:
             self._timer = self._loop.call_later(self._watch.interval, self._look)
 
     def _agent_ended(self) -> None:
-        self._loop.remove_reader(self._agent)
+        self._forget_agent()
         if not self.status.done():
             self.status.set_exception(HostError("the agent in the namespace ended"))
 
@@ -57,11 +59,15 @@ class Waiting:
         if not self.status.done():
             self.status.set_result(status)
 
+    def _forget_agent(self) -> None:
+        if self._agent is not None:
+            self._loop.remove_reader(self._agent)
+
     def close(self) -> None:
         """Give signals and descriptors back."""
         for number in self._handled:
             self._loop.remove_signal_handler(number)
-        self._loop.remove_reader(self._agent)
+        self._forget_agent()
         if self._exit_fd is not None:
             self._loop.remove_reader(self._exit_fd)
         if self._timer is not None:

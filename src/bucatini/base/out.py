@@ -27,6 +27,9 @@ class TcpOut(Protocol):
     def segment(self, flow: Any, flags: int, seq: int, length: int) -> None:
         """Send a segment with the `length` bytes pulled last; acknowledgement number and window are the flow's."""
 
+    def room(self, flow: Any) -> bool:
+        """Whether the link takes a superframe now; if not, `flush` is called once it does."""
+
     def pull(self, flow: Any, limit: int) -> int:
         """Peek up to `limit` bytes of the host socket beyond those in flight. 0 is end of stream."""
 

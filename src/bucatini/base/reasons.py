@@ -124,6 +124,10 @@ class Counters:
         """Count `reason`, which must not be `NONE` (that slot stays 0)."""
         self.values[reason] += times
 
+    def add(self, other: Counters) -> None:
+        """Add what another guest's frames met."""
+        self.values[:] = map(sum, zip(self.values, other.values, strict=True))
+
     def __getitem__(self, reason: DropReason) -> int:
         return self.values[reason]
 

@@ -20,8 +20,9 @@ __all__ = ["main"]
 _VERBS = {
     "run": "run a command on a complete, isolated network of its own",
     "attach": "give such a network to a namespace that exists already",
+    "vm": "give such networks to virtual machines: QEMU, libkrun, vfkit, Firecracker",
     "forward": "list, add and remove forwarded ports of a running engine",
-    "compat": "install drop-in commands: pasta, slirp4netns",
+    "compat": "install drop-in commands: passt, pasta, slirp4netns",
     "version": "say what runs here: version, compiled or pure, Python, kernel",
 }
 

@@ -56,10 +56,17 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argpar
     return arguments, rest
 
 
-def add_guest_options(parser: argparse.ArgumentParser) -> None:
-    """Everything that `run` and `attach` share."""
-    _add_network(parser.add_argument_group("network"))
-    _add_ports(parser.add_argument_group("ports"))
+def add_guest_options(
+    parser: argparse.ArgumentParser, *, namespace: bool = True, port_action: type[argparse.Action] | str = "append"
+) -> None:
+    """Everything that the verbs share which serve guests; with `namespace` also what needs the guest to be one.
+
+    `port_action` takes each published or forwarded port.
+    """
+    _add_network(parser.add_argument_group("network"), namespace)
+    _add_ports(parser.add_argument_group("ports"), namespace, port_action)
+    if not namespace:
+        parser.set_defaults(ifname=None, no_config_net=True, tcp_ns=[], udp_ns=[], no_splice=True)
     _add_policy(parser.add_argument_group("policy"))
     _add_mapping(parser.add_argument_group("addresses and names"))
     _add_services(parser.add_argument_group("protocols and services"))
@@ -90,39 +97,45 @@ def _wants_next(word: str, valued: set[str]) -> bool:
     return False
 
 
-def _add_network(group: argparse._ArgumentGroup) -> None:
+def _add_network(group: argparse._ArgumentGroup, namespace: bool) -> None:
     add = group.add_argument
     add("--slot", metavar="N", help="derive MAC and IP addresses from N, 0 to 65535 (default 0)")
     add("--mirror-host", action="store_true", help="use the addresses, routes and MTU of this host instead")
     add("--interface", metavar="IF", help="mirror this interface of the host (default: that of the default route)")
     add("-4", dest="ipv4_only", action="store_true", help="IPv4 only (default: IPv4 and IPv6)")
     add("-6", dest="ipv6_only", action="store_true", help="IPv6 only")
-    add("--mtu", metavar="N", help="largest IP packet in bytes, 68 (1280 with IPv6) to 65521 (default 1500)")
-    add("--ifname", metavar="NAME", help="name of the guest's interface (default eth0)")
-    add("--no-config-net", action="store_true", help="leave the interface to DHCP and router advertisements")
+    default = "1500" if namespace else "65520, with offloads 1500"
+    add("--mtu", metavar="N", help=f"largest IP packet in bytes, 68 (1280 with IPv6) to 65521 (default {default})")
+    if namespace:
+        add("--ifname", metavar="NAME", help="name of the guest's interface (default eth0)")
+        add("--no-config-net", action="store_true", help="leave the interface to DHCP and router advertisements")
 
 
-def _add_ports(group: argparse._ArgumentGroup) -> None:
+def _add_ports(group: argparse._ArgumentGroup, namespace: bool, action: type[argparse.Action] | str) -> None:
     add = group.add_argument
     add(
         "-p",
         "--publish",
         metavar="SPEC",
-        action="append",
+        action=action,
         default=[],
         help="[ADDR:]HOST:GUEST[/tcp|/udp], ports or ranges: who connects to port HOST of this host reaches port GUEST "
         "of the guest, which sees the real client; repeatable",
     )
-    for short, name, help_text in (
+    to_guest = (
         ("-t", "--tcp-ports", "TCP ports of this host that lead to the guest, in pasta's grammar: none, all, auto, or "
          "[ADDR[%%IF]/]PORTS[:PORTS],... with ~PORTS to leave some out; repeatable (default: none)"),
         ("-u", "--udp-ports", "the same for UDP"),
+    )  # fmt: skip
+    from_guest = (
         ("-T", "--tcp-ns", "TCP ports on the guest's own loopback that lead to this host's loopback: none, auto, or "
          "PORTS[:PORTS],...; repeatable (default: none)"),
         ("-U", "--udp-ns", "the same for UDP"),
-    ):  # fmt: skip
-        add(short, name, metavar="SPEC", action="append", default=[], help=help_text)
-    add("--no-splice", action="store_true", help="do not shortcut loopback: every connection crosses the link")
+    )  # fmt: skip
+    for short, name, help_text in to_guest + (from_guest if namespace else ()):
+        add(short, name, metavar="SPEC", action=action, default=[], help=help_text)
+    if namespace:
+        add("--no-splice", action="store_true", help="do not shortcut loopback: every connection crosses the link")
     add("--freebind", action="store_true", help="let forwarded ports listen on addresses this host does not have yet")
     add("--control", metavar="PATH", help="control socket: 'bucatini forward' changes ports while the guest runs")
 

@@ -16,10 +16,11 @@ from bucatini.config.attach import AttachConfig
 from bucatini.config.guest import LEASE, MAX_MTU, MIN_MTU
 from bucatini.config.network import NetworkOptions
 from bucatini.config.run import RunConfig
+from bucatini.config.vm import LinkSpec, VmConfig, VmGuest
 from bucatini.observe.settings import ObserveSettings
 from bucatini.policy.settings import PolicySettings
 
-__all__ = ["attach_config", "one_per_family", "read_address", "run_config"]
+__all__ = ["attach_config", "one_per_family", "read_address", "run_config", "vm_config"]
 
 MAX_PID = 0x7FFFFFFF
 MAX_INTERFACE = 15
@@ -49,6 +50,22 @@ def attach_config(arguments: Any, target: Sequence[str]) -> AttachConfig:
         netns_quit=not arguments.no_netns_quit,
         **_guest(arguments),
     )
+    config.check()
+    return config
+
+
+def vm_config(arguments: Any) -> VmConfig:
+    """The same for `vm`: `arguments.guests` holds a dictionary for each link, with the ports that were given behind it;
+    those given before any are the first guest's.
+    """
+    guests = []
+    for number, given in enumerate(arguments.guests):
+        ports = {
+            name: tuple([*(getattr(arguments, option) if not number else ()), *given.get(option, ())])
+            for name, option in (("publish", "publish"), ("tcp_in", "tcp_ports"), ("udp_in", "udp_ports"))
+        }
+        guests.append(VmGuest(link=LinkSpec(given["kind"], given["where"]), **ports))
+    config = VmConfig(guests=tuple(guests), one_off=arguments.one_off, **_guest(arguments))
     config.check()
     return config
 

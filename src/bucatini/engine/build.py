@@ -15,7 +15,8 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, NamedTuple
 
 from bucatini.base.address import LINK_LOCAL_PREFIX, Endpoint, link_local_of
@@ -49,9 +50,8 @@ from bucatini.stack.gateway import Gateway
 from bucatini.stack.ingress import Ingress
 from bucatini.stack.settings import StackSettings
 
-__all__ = ["Parts", "Ports", "Translator", "raise_descriptor_limit"]
+__all__ = ["Loop", "Parts", "Ports", "Translator", "raise_descriptor_limit"]
 
-EPOLLIN = 1
 DNS_PORT = 53
 WITHDRAWN = 7200
 """Seconds a withdrawn prefix stays valid: hosts ignore less (RFC 4862 section 5.5.3)."""
@@ -93,32 +93,56 @@ class Parts(NamedTuple):
     outbound: Outbound = ANYHOW
     splice: bool = True
     freebind: bool = False
+    learns_mac: bool = False
+    """Whether the guest's MAC address is what its frames show: that of a virtual machine is its hypervisor's choice."""
+    say: Callable[[str], None] | None = None
+    """Hears lines about the link."""
+
+
+class Loop(NamedTuple):
+    """What several guests of one process share."""
+
+    reactor: Reactor
+    asyncio: asyncio.SelectorEventLoop
+    flow_numbers: Iterator[int]
+
+    @classmethod
+    def make(cls) -> Loop:
+        """A reactor and the asyncio loop on it; the caller closes the latter."""
+        reactor = Reactor()
+        return cls(reactor, asyncio.SelectorEventLoop(reactor), count(1))
 
 
 class Translator:
-    """One guest's network: frames of `link` on one side, host sockets on the other. Runs in the asyncio loop `loop`."""
+    """One guest's network: frames of `link` on one side, host sockets on the other. Runs in the asyncio loop `loop`.
 
-    def __init__(self, parts: Parts) -> None:
+    Is the link's `LinkOwner`.
+    """
+
+    def __init__(self, parts: Parts, shared: Loop | None = None) -> None:
         """Builds everything and binds published ports. Raises ConfigError when a port cannot be had; nothing is left
-        then.
+        then. `shared`: run in this loop, which stays the caller's.
         """
         self.parts = parts
         self.counters = Counters()
-        self.reactor = Reactor()
-        self.loop = asyncio.SelectorEventLoop(self.reactor)
+        self._owns_loop = shared is None
+        self._closed = False
+        self.reactor, self.loop, flow_numbers = shared or Loop.make()
         self.arena = Arena(ARENA_SIZE)
         self.link = self._captured(parts)
         settings = parts.settings
         gateway = Gateway(settings, self.counters)
-        table = FlowTable(settings.flow_limit)
-        egress = Egress(self.arena.view, settings.guest_mac, settings.gateway_mac, parts.offloads.checksum, checksum)
+        table = FlowTable(settings.flow_limit, flow_numbers)
+        self.egress = Egress(
+            self.arena.view, settings.guest_mac, settings.gateway_mac, parts.offloads.checksum, checksum
+        )
         link_local = link_local_of(settings.guest_mac) if settings.ipv6 else None
         self.addresses = GuestAddresses(settings.guest_ipv4, settings.guest_ipv6, link_local)
         self.forwarder = Forwarder(self.loop, parts.resolvers or HostResolvers(), _host_names(settings))
         keeps = sockets.keeps_peek_offset() if parts.peek_offset is None else parts.peek_offset
         trains = (parts.offloads.uso4, parts.offloads.uso6)
         self.sink = Sink(
-            self.arena, self.link, egress, gateway, table, self.reactor, settings, self.counters,
+            self.arena, self.link, self.egress, gateway, table, self.reactor, settings, self.counters,
             keeps, *trains, self._service_stream, self.forwarder.query,
         )  # fmt: skip
         self.sink.outbound = parts.outbound
@@ -127,14 +151,18 @@ class Translator:
         isn = _initial_sequence_numbers()
         packet = Packet(
             self.arena.view, settings.gateway_mac, checksum,
-            settings.ipv4, settings.ipv6, self.arena.copy,
+            settings.ipv4, settings.ipv6, self.arena.copy, self.link.header,
         )  # fmt: skip
         self.ingress = Ingress(packet, table, settings, gateway, parts.decide, isn, self.sink, self.addresses)
+        if parts.learns_mac:
+            self.ingress.meet = self._meet
         judged = self.link.judged if isinstance(self.link, CapturedLink) else None
         self.ended = asyncio.Event()
         self.reader = LinkReader(
-            self.link, self.arena, self.ingress, self.sink, self.counters, judged, self._link_ended
+            self.link, self.arena, self.ingress, self.sink, self.counters, judged, self.link_ended
         )
+        self.frames_ready = self.reader.ready
+        self.room_again = self.sink.room_again
         self.guest_sockets = GuestSockets(parts.factory, self.reactor)
         self.publisher = Publisher(
             self.sink, settings, parts.decide, isn, self.guest_sockets, trains,
@@ -144,7 +172,8 @@ class Translator:
         self.sink.multicast = Multicast(self.sink, self.ingress, self.addresses, settings)
         self.publisher.elsewhere = lambda: self.sink.multicast.groups.ports
         self.reactor.on_bug = self.sink.bug
-        self.reactor.attach(self.sink.end_of_turn if parts.end_of_turn is None else self._end_of_turn)
+        self._turn_ends = self.sink.end_of_turn if parts.end_of_turn is None else self._end_of_turn
+        self.reactor.attach(self._turn_ends)
         try:
             self._publish(parts)
         except BaseException:
@@ -172,7 +201,7 @@ class Translator:
         """Begin to serve the link and the published ports."""
         # What was made so far lives as long as we do: the collector need not look at it again.
         gc.freeze()
-        self.reactor.watch(self.link.descriptor, self.reader.ready, EPOLLIN)
+        self.link.start(self)
         self.publisher.start()
         self.advertiser.start(time.monotonic())
         self.sink.multicast.start(time.monotonic())
@@ -182,7 +211,9 @@ class Translator:
 
         Of an IPv6 prefix that is gone the guest is told not to begin anything with it (RFC 4862 section 5.5.4).
         """
-        settings = self._withdraw(self.ingress.settings.router, settings)
+        now = self.ingress.settings
+        settings = dataclasses.replace(settings, guest_mac=now.guest_mac, tso4=now.tso4, tso6=now.tso6)
+        settings = self._withdraw(now.router, settings)
         self.ingress.settings = self.sink.settings = self.publisher.settings = settings
         self.ingress.packet.ipv4, self.ingress.packet.ipv6 = settings.ipv4, settings.ipv6
         self.ingress.gateway.reconfigure(settings)
@@ -215,17 +246,19 @@ class Translator:
 
     def close(self) -> None:
         """End all flows, close all sockets and the link. Idempotent."""
-        if self.loop.is_closed():
+        if self._closed:
             return
+        self._closed = True
         self.publisher.close()
         self.sink.multicast.close()
         self.sink.now = time.monotonic()
         self.sink.stop()
         self.guest_sockets.close()
         self.forwarder.close()
-        self.reactor.unwatch(self.link.descriptor)
         self.link.close()
-        self.loop.close()
+        self.reactor.detach(self._turn_ends)
+        if self._owns_loop:
+            self.loop.close()
 
     def _end_of_turn(self, now: float) -> float:
         due = self.sink.end_of_turn(now)
@@ -233,10 +266,38 @@ class Translator:
             self.parts.end_of_turn()
         return due
 
-    def _link_ended(self) -> None:
-        self.reactor.unwatch(self.link.descriptor)
+    # -- LinkOwner, see links.base
+
+    def link_ended(self) -> None:
+        """The guest is gone for good: nothing is read or sent any more."""
+        self.link.close()
         self.ended.set()
         self.reactor.interrupt()
+
+    def offloads_changed(self, offloads: Offloads) -> None:
+        """The guest's driver was asked anew, or another one has come: what is sent from now on is for it."""
+        settings = dataclasses.replace(self.ingress.settings, tso4=offloads.tso4, tso6=offloads.tso6)
+        self.ingress.settings = self.sink.settings = self.publisher.settings = settings
+        self.egress.checksum_offload = offloads.checksum
+        self.sink.datagrams.train4, self.sink.datagrams.train6 = offloads.uso4, offloads.uso6
+        self.publisher.trains = (offloads.uso4, offloads.uso6)
+        for flow in self.sink.table.tcp.values():
+            flow.set_segmented(offloads.tso4 if len(flow.guest.address) == 4 else offloads.tso6)
+
+    def say(self, line: str) -> None:
+        """A line for people about the link."""
+        if self.parts.say is not None:
+            self.parts.say(line)
+
+    def _meet(self, mac: bytes) -> None:
+        """The guest's frames come from `mac`, which is not the address known so far."""
+        settings = dataclasses.replace(self.ingress.settings, guest_mac=mac)
+        self.ingress.settings = self.sink.settings = self.publisher.settings = settings
+        self.ingress.gateway.reconfigure(settings)
+        self.egress.guest_mac = mac
+        self.egress.templates.clear()
+        if settings.ipv6:
+            self.addresses.link_local = link_local_of(mac)
 
     def _service_stream(self, peer: Endpoint) -> socket.socket | None:
         """Our end of a stream to the resolver, for a TCP flow to the gateway's port 53; None for any other peer."""

@@ -10,5 +10,5 @@ cdef class LinkReader:
     cdef public list drops, lengths
     cdef public long frames, batch
 
-    @cython.locals(count=long, index=long, at=long, length=long, reason=long, ingress=Ingress)
+    @cython.locals(count=long, index=long, at=long, length=long, reason=long, ingress=Ingress, positions=list)
     cpdef ready(self, long descriptor, long events, double now)

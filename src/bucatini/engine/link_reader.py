@@ -42,8 +42,9 @@ class LinkReader:
         sink = self.sink
         sink.now = now
         sink.gateway.now = now
+        link = self.link
         # A read that finds nothing costs as much as one that finds a frame: ask for more only while more comes.
-        count = self.link.receive(self.arena, 0, STRIDE, self.batch, self.lengths)
+        count = link.receive(self.arena, 0, STRIDE, self.batch, self.lengths)
         self.batch = min(self.batch << 2, BATCH) if count == self.batch else 1 if count <= 1 else self.batch
         if count <= 0:
             if count not in WAIT:
@@ -52,8 +53,9 @@ class LinkReader:
             return
         self.frames += count
         ingress = self.ingress
+        positions = link.positions
         for index in range(count):
-            at = index * STRIDE
+            at = index * STRIDE if positions is None else positions[index]
             length = self.lengths[index]
             try:
                 reason = ingress.frame(at, length, now)
@@ -65,3 +67,11 @@ class LinkReader:
             if self.judged is not None:
                 self.judged(self.arena, at, length, reason)
         sink.flush_datagrams()
+        link.done()
+        if link.more:
+            # What was read already waits for no descriptor; the sockets have their turn first.
+            sink.resume_later(self.again)
+
+    def again(self) -> None:
+        """More frames, without waiting for the link's descriptor."""
+        self.ready(-1, 0, self.sink.now)

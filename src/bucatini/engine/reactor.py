@@ -39,7 +39,7 @@ class Reactor(selectors.BaseSelector):
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._keys: dict[int, selectors.SelectorKey] = {}
-        self._end_of_turn = end_of_turn
+        self._ends = [] if end_of_turn is None else [end_of_turn]
         self._next = 0.0
         self._interrupted = False
         self.turns = 0
@@ -47,8 +47,12 @@ class Reactor(selectors.BaseSelector):
         """Told of exceptions that come out of handlers; None: they pass."""
 
     def attach(self, end_of_turn: Callable[[float], float]) -> None:
-        """Set what ends a turn, once it exists."""
-        self._end_of_turn = end_of_turn
+        """Add to what ends a turn; each guest has its own."""
+        self._ends.append(end_of_turn)
+
+    def detach(self, end_of_turn: Callable[[float], float]) -> None:
+        """Take out what `attach` added."""
+        self._ends.remove(end_of_turn)
 
     # -- the data plane
 
@@ -99,8 +103,11 @@ class Reactor(selectors.BaseSelector):
                     self._struck(descriptor, error)
             elif descriptor in self._keys:
                 theirs.append((self._keys[descriptor], _mask(events) & self._keys[descriptor].events))
-        if self._end_of_turn is not None:
-            self._next = self._end_of_turn(now)
+        self._next = NEVER
+        for end_of_turn in self._ends:
+            due = end_of_turn(now)
+            if due < self._next:
+                self._next = due
         self.turns += 1
         return theirs
 

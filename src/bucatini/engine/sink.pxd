@@ -16,7 +16,7 @@ cdef class Sink:
     cdef public Egress egress
     cdef public FlowTable table
     cdef public bint peek_skips, bug_seen, flow_events
-    cdef public list listeners, _queue, _news, _again
+    cdef public list listeners, _queue, _news, _again, _blocked
     cdef public object last_refusal, _line
     cdef public dict flows
     cdef public double now
@@ -29,6 +29,7 @@ cdef class Sink:
     cpdef segment(self, TcpFlow flow, long flags, long seq, long length)
     @cython.locals(at=long, got=long, skip=long)
     cpdef long pull(self, TcpFlow flow, long limit) except? -200000
+    cpdef bint room(self, TcpFlow flow) except -1
     cpdef long rewind(self, TcpFlow flow) except? -200000
     cpdef long discard(self, TcpFlow flow, long count) except? -200000
     cpdef long push(self, TcpFlow flow, long at, long length) except? -200000

@@ -112,6 +112,7 @@ class Sink:
         self._queue: list[TcpFlow] = []
         self._news: list[tuple[TcpFlow, int]] = []
         self._again: list[Callable[[], None]] = []
+        self._blocked: list[TcpFlow] = []
         self._line: deque[TcpFlow] = deque()
         self.datagrams = Datagrams(self, train4, train6)
 
@@ -137,11 +138,27 @@ class Sink:
     def place_packet(self, packet: bytes, version: int) -> tuple[int, int]:
         """Put a reassembled IP packet into the arena as a frame for `Ingress.frame`. Its position and length."""
         view = self.arena.view
-        header = self.gateway.frame_header(version)
+        header = self.gateway.frame_header(version, self.link.header)
         end = REASSEMBLY_AT + len(header) + len(packet)
         view[REASSEMBLY_AT : REASSEMBLY_AT + len(header)] = header
         view[REASSEMBLY_AT + len(header) : end] = packet
         return REASSEMBLY_AT, len(header) + len(packet)
+
+    def room(self, flow: TcpFlow) -> bool:
+        """See `TcpOut`. Whoever hears no is scheduled by `room_again`."""
+        if self.link.room():
+            return True
+        if not flow.blocked:
+            flow.blocked = True
+            self._blocked.append(flow)
+        return False
+
+    def room_again(self) -> None:
+        """The link takes frames again: those who waited for it go on with this turn."""
+        blocked, self._blocked = self._blocked, []
+        for flow in blocked:
+            flow.blocked = False
+            self.schedule(flow)
 
     # -- TCP: base.out.TcpOut
 
@@ -468,6 +485,7 @@ class Sink:
                     flush(flow, now, self)
                 except Exception as error:
                     self.bug(error, flow)
+        self.link.flush()
         if self._queue or self._news or self._again:
             return now
         due_at = self.deadlines.next()

@@ -11,6 +11,8 @@ next ones.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 __all__ = ["DEFAULT_LIMIT", "FlowTable"]
@@ -24,9 +26,10 @@ Flow = Any
 class FlowTable:
     """`tcp`, `udp` and `icmp` map a key to its flow; `spliced` maps an id to a flow that never had packets."""
 
-    __slots__ = ("icmp", "limit", "next_id", "refused", "spliced", "tcp", "udp", "waiting")
+    __slots__ = ("icmp", "limit", "numbers", "refused", "spliced", "tcp", "udp", "waiting")
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, limit: int = DEFAULT_LIMIT, numbers: Iterator[int] | None = None) -> None:
+        """`numbers` gives flows their ids: guests that share one have no two flows with the same."""
         self.tcp: dict[bytes, Flow] = {}
         self.udp: dict[bytes, Flow] = {}
         self.icmp: dict[bytes, Flow] = {}
@@ -34,7 +37,7 @@ class FlowTable:
         self.waiting: dict[int, Flow] = {}
         """TCP flows in TIME_WAIT by id, oldest first."""
         self.limit = limit
-        self.next_id = 1
+        self.numbers = count(1) if numbers is None else numbers
         self.refused = 0
         """How many flows found the table full."""
 
@@ -53,8 +56,7 @@ class FlowTable:
 
     def add(self, flow: Flow) -> None:
         """Give `flow` its id and put it in. The caller has asked `full` and has closed `oldest_waiting`."""
-        flow.id = self.next_id
-        self.next_id += 1
+        flow.id = next(self.numbers)
         if flow.protocol == 6:
             self.tcp[flow.key] = flow
         elif flow.protocol == 17:
@@ -64,8 +66,7 @@ class FlowTable:
 
     def add_spliced(self, flow: Flow) -> None:
         """Give a spliced flow its id and its place in the count."""
-        flow.id = self.next_id
-        self.next_id += 1
+        flow.id = next(self.numbers)
         self.spliced[flow.id] = flow
 
     def remove(self, flow: Any) -> None:

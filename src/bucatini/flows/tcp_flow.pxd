@@ -13,10 +13,10 @@ cdef class TcpFlow:
     cdef public long irs, rcv_nxt, rcv_edge, rcv_acked, rcv_scale
     cdef public bint guest_fin, ack_due, ack_now
     cdef public long space, pushed, beyond_bytes, beyond_last
-    cdef public bint refused_tail, await_space, readable, careful, sack, rdhup, segmented, peek_skips, queued, in_line
+    cdef public bint refused_tail, await_space, readable, careful, sack, rdhup, segmented, peek_skips, queued, in_line, blocked
     cdef public double ack_wait, timer_at, deadline, armed_at, idle_at, last_guest_at, opened_at
     cdef public long sent, received
     cpdef move(self, long state)
-    @cython.locals(mss=long)
     cpdef set_mss(self, long offered)
+    cpdef set_segmented(self, bint segmented)
     cpdef set_link(self, long link_mss, bint segmented)

@@ -47,6 +47,7 @@ class TcpFlow:
         "beyond",
         "beyond_bytes",
         "beyond_last",
+        "blocked",
         "careful",
         "deadline",
         "direction",
@@ -195,7 +196,10 @@ class TcpFlow:
         self.last_guest_at = now
         self.queued = False
         self.in_line = False
-        """Queued for this turn's flush; in the sink's line of acknowledgements that wait."""
+        self.blocked = False
+        """Queued for this turn's flush; in the sink's line of acknowledgements that wait; among those who wait for room
+        on the link.
+        """
         self.opened_at = now
         self.sent = 0
         self.received = 0
@@ -216,9 +220,13 @@ class TcpFlow:
 
         An option below 88 is answered with 88, as Linux does (TCP_MIN_MSS): a guest must not have us work per byte.
         """
-        mss = min(max(offered or DEFAULT_MSS, MIN_MSS), self.link_mss, MAX_PAYLOAD)
-        self.mss = mss
-        self.superframe = MAX_PAYLOAD - MAX_PAYLOAD % mss if self.segmented else mss
+        self.mss = min(max(offered or DEFAULT_MSS, MIN_MSS), self.link_mss, MAX_PAYLOAD)
+        self.set_segmented(self.segmented)
+
+    def set_segmented(self, segmented: bool) -> None:
+        """Whether the link cuts superframes; it may change while the flow lives, when a guest's driver does."""
+        self.segmented = segmented
+        self.superframe = MAX_PAYLOAD - MAX_PAYLOAD % self.mss if segmented else self.mss
 
     @property
     def closed(self) -> bool:

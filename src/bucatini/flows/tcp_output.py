@@ -207,6 +207,11 @@ def _pump(flow: TcpFlow, now: float, out: TcpOut) -> None:
             # 3.8.6.2.1).
             _arm_transmit(flow, now, out)
             return
+        if not out.room(flow):
+            # Back when the link takes frames again; what is in flight keeps its clock.
+            if in_flight:
+                _arm_transmit(flow, now, out)
+            return
         limit = flow.superframe if flow.superframe < usable else usable
         got = out.pull(flow, limit)
         if got > 0:
@@ -331,6 +336,10 @@ def _transmit_timeout(flow: TcpFlow, now: float, out: TcpOut) -> None:
             return
         if flow.readable:
             out.schedule(flow)
+        return
+    if not out.room(flow):
+        # A link that takes nothing (a virtual machine that is paused) is not a guest that does not answer.
+        flow.timer_at = now + RTO_MAX
         return
     flow.retries += 1
     if flow.retries > RETRIES:

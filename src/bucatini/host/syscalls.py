@@ -1,4 +1,5 @@
-"""The few system calls Python 3.11 has no function for: unshare(2), setns(2), mount(2), prctl(2), inotify(7).
+"""The few system calls Python 3.11 has no function for: unshare(2), setns(2), mount(2), prctl(2), inotify(7), and
+connect(2) to nobody.
 
 Each raises OSError with the kernel's errno, as the functions of `os` do.
 
@@ -28,6 +29,7 @@ __all__ = [
     "MS_REC",
     "MS_SLAVE",
     "add_watch",
+    "disconnect",
     "mount",
     "open_inotify",
     "set_not_dumpable",
@@ -97,6 +99,11 @@ def open_inotify() -> int:
 def add_watch(inotify: int, path: str, events: int) -> None:
     """Let `inotify` tell of the IN_* `events` at `path`."""
     _check(_libc.inotify_add_watch(inotify, os.fsencode(path), ctypes.c_uint32(events)))
+
+
+def disconnect(descriptor: int) -> None:
+    """End the connection of a datagram socket: connect(2) to an address of family AF_UNSPEC."""
+    _check(_libc.connect(descriptor, bytes(16), 16))
 
 
 def _check(result: int) -> int:

@@ -3,7 +3,9 @@ cimport cython
 
 @cython.final
 cdef class TapLink:
-    cdef public long descriptor
+    cdef public long descriptor, header
+    cdef public bint more
+    cdef public object positions, _reactor
 
     cpdef long receive(self, object arena, long at, long stride, long count, list lengths) except? -200000
     cpdef long transmit(self, object arena, long at, long length) except? -200000

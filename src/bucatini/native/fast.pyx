@@ -9,7 +9,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_FillInfo, PyBuffer
 from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, errno
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 
 
 cdef extern from "Python.h":
@@ -77,7 +77,7 @@ cdef int _one = 1
 cdef bint LITTLE_ENDIAN = (<unsigned char *> &_one)[0] == 1
 
 
-cdef unsigned long _sum(const unsigned char *data, Py_ssize_t length, unsigned long total) noexcept nogil:
+cdef unsigned long add_up(const unsigned char *data, Py_ssize_t length, unsigned long total) noexcept nogil:
     """Sum in 32-bit big-endian-agnostic words: the ones' complement sum may be taken in any byte order (RFC 1071, 2B)."""
     cdef uint64_t wide = 0
     cdef const uint32_t *words = <const uint32_t *> data
@@ -107,19 +107,13 @@ def checksum(data, unsigned long initial=0):
     cdef Py_buffer buffer
     PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
     try:
-        return _sum(<const unsigned char *> buffer.buf, buffer.len, initial)
+        return add_up(<const unsigned char *> buffer.buf, buffer.len, initial)
     finally:
         PyBuffer_Release(&buffer)
 
 
 cdef class Arena:
     """As `slow.Arena`."""
-
-    cdef unsigned char *base
-    cdef unsigned char *scratch
-    cdef readonly Py_ssize_t size
-    cdef readonly object view
-    cdef readonly long gso_size
 
     def __cinit__(self, Py_ssize_t size):
         self.size = size
@@ -149,6 +143,11 @@ cdef class Arena:
     def copy(self, Py_ssize_t at, Py_ssize_t length):
         self.check(at, length)
         return PyBytes_FromStringAndSize(<char *> self.base + at, length)
+
+    def move(self, Py_ssize_t to, Py_ssize_t at, Py_ssize_t length):
+        self.check(to, length)
+        self.check(at, length)
+        memmove(self.base + to, self.base + at, length)
 
     def read(self, int fd, Py_ssize_t at, Py_ssize_t length):
         self.check(at, length)

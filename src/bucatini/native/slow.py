@@ -73,6 +73,12 @@ class Arena:
         self._check(at, length)
         return bytes(self.view[at : at + length])
 
+    def move(self, to: int, at: int, length: int) -> None:
+        """Move `length` bytes from `at` to `to`; the two may overlap."""
+        self._check(to, length)
+        self._check(at, length)
+        self.view[to : to + length] = self.view[at : at + length]
+
     def read(self, fd: int, at: int, length: int) -> int:
         """One read(2): one frame of a TAP device."""
         self._check(at, length)

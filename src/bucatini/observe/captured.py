@@ -26,9 +26,23 @@ class CapturedLink:
 
     def __init__(self, link: Any, writer: PcapngWriter, comment: Callable[[int], str | None]) -> None:
         self.link = link
-        self.descriptor = link.descriptor
+        self.header: int = link.header
         self._writer = writer
         self._comment = comment
+
+    @property
+    def positions(self) -> list[int] | None:
+        """See `links.base.Link`."""
+        return self.link.positions  # type: ignore[no-any-return]
+
+    @property
+    def more(self) -> bool:
+        """See `links.base.Link`."""
+        return self.link.more  # type: ignore[no-any-return]
+
+    def start(self, owner: Any) -> None:
+        """See `links.base.Link`."""
+        self.link.start(owner)
 
     def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
         """See `links.base.Link`."""
@@ -36,14 +50,28 @@ class CapturedLink:
 
     def judged(self, arena: Arena, at: int, length: int, reason: int) -> None:
         """The frame at `at` came from the guest and the stack said `reason` (0: it was of use)."""
-        self._writer.write(FROM_GUEST, time.time_ns(), arena.view[at + VNET : at + length], self._comment(reason))
+        frame = arena.view[at + self.header : at + length]
+        self._writer.write(FROM_GUEST, time.time_ns(), frame, self._comment(reason))
+
+    def done(self) -> None:
+        """See `links.base.Link`."""
+        self.link.done()
 
     def transmit(self, arena: Arena, at: int, length: int) -> int:
         """See `links.base.Link`."""
+        frame = bytes(arena.view[at + VNET : at + length])
         done: int = self.link.transmit(arena, at, length)
         comment = None if done >= 0 else "link refused the frame"
-        self._writer.write(TO_GUEST, time.time_ns(), arena.view[at + VNET : at + length], comment)
+        self._writer.write(TO_GUEST, time.time_ns(), frame, comment)
         return done
+
+    def room(self) -> bool:
+        """See `links.base.Link`."""
+        return self.link.room()  # type: ignore[no-any-return]
+
+    def flush(self) -> None:
+        """See `links.base.Link`."""
+        self.link.flush()
 
     def close(self) -> None:
         """Close the wrapped link."""

@@ -20,7 +20,7 @@ cdef class Packet:
     cdef public TcpOptions options
     cdef public UdpView udp
     cdef public IcmpView icmp
-    cdef public long ethernet_at, end, kind, mac_high, mac_low
+    cdef public long ethernet_at, end, kind, mac_high, mac_low, header
 
     @cython.locals(ethertype=long)
     cpdef long parse(self, long at, long length) except? -1

@@ -75,6 +75,7 @@ class Packet:
         "end",
         "ethernet_at",
         "gateway_mac",
+        "header",
         "icmp",
         "ip",
         "ipv4",
@@ -98,11 +99,14 @@ class Packet:
         ipv4: bool = True,
         ipv6: bool = True,
         copy: Callable[[int, int], bytes] | None = None,
+        header: int = LINK_HEADER,
     ) -> None:
         """`sum_of` is the ones' complement sum to use, see `wire.checksum`; the booleans say which families the guest
-        has. `copy(at, length)` gives bytes of `buf`, where there is a faster way than slicing it.
+        has. `copy(at, length)` gives bytes of `buf`, where there is a faster way than slicing it. `header` is what the
+        link puts before Ethernet: `LINK_HEADER` bytes, or 0: every frame is complete then.
         """
         self.buf = buf
+        self.header = header
         self.memory = buf
         self.copy = copy or (lambda at, length: bytes(buf[at : at + length]))
         self.gateway_mac = gateway_mac
@@ -122,13 +126,14 @@ class Packet:
         self.kind = 0
 
     def parse(self, at: int, length: int) -> int:
-        """Take apart the frame of `length` bytes at `at`, which begins with the virtio-net header."""
+        """Take apart the frame of `length` bytes at `at`, which begins with the link's header."""
         buf = self.buf
         self.end = at + length
-        self.ethernet_at = at + LINK_HEADER
-        if length < LINK_HEADER + ETHERNET:
+        self.ethernet_at = at + self.header
+        if length < self.header + ETHERNET:
             return TRUNCATED
-        self.vnet.parse(buf, at)
+        if self.header:
+            self.vnet.parse(buf, at)
         if not buf[self.ethernet_at] & 1 and not self._is_for_us(self.ethernet_at):
             return FOREIGN_MAC
         ethertype = load16(buf, self.ethernet_at + 12)
@@ -238,6 +243,10 @@ class Packet:
             end,
             self.sum_of,
         )
+
+    def source_mac(self) -> bytes:
+        """Who sent the frame, 6 bytes."""
+        return self.copy(self.ethernet_at + 6, 6)
 
     def source(self) -> bytes:
         """Packed source address."""

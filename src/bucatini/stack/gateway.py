@@ -22,7 +22,7 @@ from bucatini.services.icmp_error import ErrorKind, IcmpErrorSettings, icmp_erro
 from bucatini.services.membership import group_mac
 from bucatini.services.ndp import NdpSettings, answer_ndp
 from bucatini.services.router import advertisement, answer_solicitation
-from bucatini.stack.classify import LINK_HEADER, Packet
+from bucatini.stack.classify import Packet
 from bucatini.stack.reassembly import Reassembler
 from bucatini.stack.settings import StackSettings
 from bucatini.wire.checksum import finish_udp, partial, pseudo_header
@@ -241,13 +241,13 @@ class Gateway:
             message = complete_v6(message, flow.peer.address, flow.guest.address)
         return self._packet(message, flow.protocol, flow.peer.address, flow.guest.address)
 
-    def frame_header(self, version: int) -> bytes:
-        """Virtio-net and Ethernet header in front of a reassembled packet from the guest."""
+    def frame_header(self, version: int, link_header: int) -> bytes:
+        """What is in front of a reassembled packet from the guest: the link's own header, all zero, and Ethernet's."""
         settings = self.settings
         header = bytearray(ETHERNET)
         ethertype = 0x0800 if version == 4 else 0x86DD
         emit_ethernet(memoryview(header), 0, settings.gateway_mac, settings.guest_mac, ethertype)
-        return bytes(LINK_HEADER) + bytes(header)
+        return bytes(link_header) + bytes(header)
 
     def quoted_tcp_key(self, packet: Packet) -> bytes | None:
         """Key of the flow whose segment an ICMP error of the guest quotes; None when it is no such error."""

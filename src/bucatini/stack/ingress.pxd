@@ -10,7 +10,7 @@ from bucatini.stack.classify cimport Packet
 cdef class Ingress:
     cdef public Packet packet
     cdef public FlowTable table
-    cdef public object settings, gateway, decide, isn, out, addresses
+    cdef public object settings, gateway, decide, isn, out, addresses, meet
 
     @cython.locals(packet=Packet, reason=long, kind=long)
     cpdef long frame(self, long at, long length, double now) except? -1

@@ -59,7 +59,7 @@ DHCPV6_SERVER_PORT = 547
 class Ingress:
     """One guest's way in. `decide` is policy; `isn` gives an initial sequence number for a key (RFC 6528)."""
 
-    __slots__ = ("addresses", "decide", "gateway", "isn", "out", "packet", "settings", "table")
+    __slots__ = ("addresses", "decide", "gateway", "isn", "meet", "out", "packet", "settings", "table")
 
     def __init__(
         self,
@@ -80,6 +80,8 @@ class Ingress:
         self.decide = decide
         self.isn = isn
         self.out = out
+        self.meet: Callable[[bytes], None] | None = None
+        """Told of a source MAC address that is not the guest's known one; None: that one is certain."""
 
     def frame(self, at: int, length: int, now: float) -> int:
         """One frame of `length` bytes at `at`, virtio-net header first."""
@@ -128,6 +130,7 @@ class Ingress:
             return PORT_ZERO
         guest = Endpoint(packet.source(), segment.source_port)
         peer = Endpoint(packet.destination(), segment.destination_port)
+        self._look_who()
         if _is_group(peer.address) or _is_unspecified(guest.address) or peer.address == guest.address:
             return DESTINATION_UNUSABLE
         if not self.settings.tcp:
@@ -171,6 +174,7 @@ class Ingress:
         datagram = packet.udp
         if datagram.source_port == 0 or datagram.destination_port == 0:
             return PORT_ZERO
+        self._look_who()
         if datagram.destination_port == (DHCP_SERVER_PORT if packet.ip.version == 4 else DHCPV6_SERVER_PORT):
             return self._lease()
         guest = Endpoint(packet.source(), datagram.source_port)
@@ -257,6 +261,7 @@ class Ingress:
     def _control(self, now: float) -> int:
         """ARP, NDP, echo: what the gateway answers itself, and echo to everybody else."""
         packet = self.packet
+        self._look_who()
         if packet.kind == ARP:
             self._learn(self.gateway.arp_sender(packet))
             return self._answer(self.gateway.arp(packet), int(DropReason.ARP_NOT_OURS))
@@ -273,6 +278,13 @@ class Ingress:
             self.out.transmit_frame(reply)
             return 0
         return self._echo(now)
+
+    def _look_who(self) -> None:
+        """What begins something shows the guest's MAC address; never every frame, and never a group's address."""
+        if self.meet is not None:
+            mac = self.packet.source_mac()
+            if mac != self.settings.guest_mac and not mac[0] & 1:
+                self.meet(mac)
 
     def _learn(self, source: bytes | None) -> None:
         if source is not None:

@@ -98,7 +98,7 @@ def test_the_clock_is_the_walls(desk: Desk) -> None:
 
 
 def test_it_is_the_link_to_everybody_else(desk: Desk) -> None:
-    assert desk.captured.descriptor == desk.link.descriptor
+    assert desk.captured.header == desk.link.header
     assert desk.captured.receive(desk.arena, 0, 200, 4, [0] * 4) == -errno.EAGAIN
     desk.captured.close()
     assert desk.link.descriptor == -1

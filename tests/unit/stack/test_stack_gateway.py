@@ -305,7 +305,7 @@ def test_reassembly(version: int) -> None:
     assert results[:-1] == [0] * (len(pieces) - 1)
     assert isinstance(results[-1], bytes)
     assert results[-1][20 if version == 4 else 40 :] == whole[20 if version == 4 else 40 :]
-    frame = bench.gateway.frame_header(version) + results[-1]
+    frame = bench.gateway.frame_header(version, 12) + results[-1]
     at, length = bench.place(frame, b"")
     assert bench.packet.parse(at, length) == 0
 

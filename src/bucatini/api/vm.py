@@ -1,0 +1,142 @@
+"""`vm(config)`: virtual machines on networks of their own, until a signal ends us or the last guest is gone.
+
+Links are opened before anything else, so that a path in use or a name that does not exist is an error of the options;
+ports are bound next. A hypervisor may connect as soon as the line that says so is printed: its socket listens then.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bucatini.base.errors import ConfigError, HostError
+from bucatini.host.tap import Offloads
+
+if TYPE_CHECKING:
+    from bucatini.api.session import Plug
+    from bucatini.config.vm import LinkSpec, VmConfig
+
+__all__ = ["open_link", "open_plug", "until_ended", "vm"]
+
+def vm(config: VmConfig) -> int:
+    """Serve the guests; the exit status, 0 when they are gone or a signal came. Raises ConfigError or HostError before
+    the first can connect.
+    """
+    from bucatini.api.blueprint import Blueprint
+    from bucatini.api.jobs import job_of
+    from bucatini.api.session import Job, Plug, serve_all
+    from bucatini.observe.observers import Observers
+
+    observers = Observers(config.observe)
+    pairs: list[tuple[Job, Plug]] = []
+    try:
+        for number, guest in enumerate(config.guests):
+            own = config.of_guest(number)
+            addressing = own.addressing()
+            plug = open_plug(guest.link, addressing.guest_mac, one_off=config.one_off)
+            pairs.append((None, plug))  # type: ignore[arg-type]  # the link is closed whatever comes next
+            blueprint = Blueprint(
+                own.network,
+                None if config.mirror_host else addressing,
+                default_mtu=guest.link.default_mtu,
+                own_dns=True,
+                need_host="--mirror-host" if config.mirror_host else "",
+            )
+            pairs[-1] = (job_of(own, blueprint, blueprint.network(), observers), plug)
+    except BaseException:
+        for _, plug in pairs:
+            plug.link.close()
+        raise
+
+    def ready() -> None:
+        from bucatini.base.address import text
+
+        for (job, plug), guest in zip(pairs, config.guests, strict=True):
+            addresses = " ".join(text(address) for address, _ in job.network.addresses)
+            if not config.observe.quiet:
+                observers.warn(f"{guest.link}: {plug.mac.hex(':')} {addresses or 'no address'}: ready")
+
+    return serve_all(pairs, until_ended(ready))
+
+
+def open_plug(spec: LinkSpec, mac: bytes, *, one_off: bool = False) -> Plug:
+    """Open a guest's link. `mac` is what the guest is taken for until its frames show its own. Raises ConfigError,
+    HostError.
+    """
+    from bucatini.api.session import Plug
+
+    link, offloads = open_link(spec, one_off=one_off)
+    return Plug(link, offloads, mac, learns_mac=True, ends=one_off or spec.kind in ("fd", "tap"))
+
+
+def open_link(spec: LinkSpec, *, one_off: bool) -> tuple[Any, Offloads]:
+    """The link of `spec`, and what it offloads at first. Raises ConfigError, HostError."""
+    from bucatini.links.listening import Door, listen_at
+    from bucatini.links.socket_link import OFFLOADS
+
+    name = str(spec)
+    if spec.kind == "fd":
+        return _of_descriptor(spec)
+    if spec.kind == "socket":
+        from bucatini.links.unix_stream import UnixStreamLink
+
+        return UnixStreamLink(name, Door(listen_at(spec.where), spec.where), one_off=one_off), OFFLOADS
+    if spec.kind == "seqpacket":
+        from bucatini.links.unix_dgram import UnixSeqpacketLink
+
+        sock = listen_at(spec.where, socket.SOCK_SEQPACKET)
+        return UnixSeqpacketLink(name, Door(sock, spec.where), one_off=one_off), OFFLOADS
+    if spec.kind == "dgram":
+        from bucatini.links.unix_dgram import UnixDatagramLink
+
+        local, _, remote = spec.where.partition(",")
+        return UnixDatagramLink(name, listen_at(local, socket.SOCK_DGRAM), local=local, remote=remote), OFFLOADS
+    raise ConfigError(f"{name}: not there yet")
+
+
+def _of_descriptor(spec: LinkSpec) -> tuple[Any, Offloads]:
+    """A link on a descriptor that was inherited: the kind of socket says which."""
+    from bucatini.links.socket_link import OFFLOADS
+
+    number = int(spec.where)
+    try:
+        mode = os.fstat(number).st_mode
+    except OSError as error:
+        raise ConfigError(f"{spec}: {error.strerror}") from None
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"{spec}: must be a socket or an open TAP device")
+    sock = socket.socket(fileno=number)
+    os.set_inheritable(number, False)
+    if sock.type == socket.SOCK_STREAM:
+        from bucatini.links.unix_stream import UnixStreamLink
+
+        return UnixStreamLink(str(spec), sock=sock), OFFLOADS
+    if sock.type == socket.SOCK_SEQPACKET:
+        from bucatini.links.unix_dgram import UnixSeqpacketLink
+
+        return UnixSeqpacketLink(str(spec), sock=sock), OFFLOADS
+    if sock.type == socket.SOCK_DGRAM:
+        from bucatini.links.unix_dgram import UnixDatagramLink
+
+        return UnixDatagramLink(str(spec), sock), OFFLOADS
+    sock.detach()
+    raise HostError(f"{spec}: a socket of this kind carries no frames; accepted: stream, datagram, seqpacket")
+
+
+def until_ended(ready: Callable[[], None]) -> Callable[[], Awaitable[int]]:
+    """What `session.serve_all` waits for: a signal. `ready` is called once signals are heard."""
+
+    async def wait() -> int:
+        from bucatini.api.waiting import Waiting
+
+        waiting = Waiting(None)
+        try:
+            ready()
+            return await waiting.status
+        finally:
+            waiting.close()
+
+    return wait

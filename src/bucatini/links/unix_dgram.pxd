@@ -1,0 +1,22 @@
+cimport cython
+
+from bucatini.links.socket_link cimport SocketLink
+
+
+cdef class UnixSeqpacketLink(SocketLink):
+    cdef public list cuts
+
+    @cython.locals(got=long)
+    cpdef long receive(self, object arena, long at, long stride, long count, list lengths) except? -200000
+
+
+cdef class UnixDatagramLink(SocketLink):
+    cdef public object local, remote, place, timer
+    cdef public list cuts
+    cdef public bint known
+
+    @cython.locals(got=long)
+    cpdef long receive(self, object arena, long at, long stride, long count, list lengths) except? -200000
+    cpdef long transmit(self, object arena, long at, long length) except? -200000
+    cpdef bint room(self) except -1
+    cpdef long lost(self) except? -200000

@@ -1,0 +1,191 @@
+"""Bare frames, one a datagram: SOCK_DGRAM (QEMU's dgram netdev, vfkit, Tart, krunkit) and SOCK_SEQPACKET (User-mode
+Linux, BESS).
+
+*Seqpacket* has connections, and an end; it is served like a stream. *Datagrams* have neither. We bind `local`; the guest
+is at `remote`, or wherever its first datagram comes from. Once it is known we connect to it, because an unconnected
+sender may leave only a few frames in the other's queue (net.unix.max_dgram_qlen, unix(7)), and because then the kernel
+says when there is room again. A connected socket hears its peer only: so whether the file at the guest's path is still
+the same one is looked at every `LOOK` seconds, and a new one, a hypervisor that was started anew, is connected to.
+
+vfkit sends the four bytes `VFKT` first; they are swallowed. Does not: notice the end of a guest behind an inherited
+pair of datagram sockets, which the kernel does not tell (`one_off` has no meaning there).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+from typing import Any
+
+from bucatini.host.syscalls import disconnect
+from bucatini.links.base import LinkOwner
+from bucatini.links.listening import Door
+from bucatini.links.socket_link import SocketLink
+from bucatini.native import Arena
+
+__all__ = ["UnixDatagramLink", "UnixSeqpacketLink"]
+
+GREETING = b"VFKT"
+LOOK = 1.0
+EAGAIN = errno.EAGAIN
+EPOLLIN = select.EPOLLIN
+
+
+class UnixSeqpacketLink(SocketLink):
+    """See `SocketLink`. A packet of no bytes is the end of the connection."""
+
+    def __init__(
+        self, name: str, door: Door | None = None, sock: socket.socket | None = None, *, one_off: bool = False
+    ) -> None:
+        super().__init__(name, door, sock, False, one_off)
+        self.cuts: list[int] = []
+
+    def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
+        """See `Link`."""
+        if self.fd < 0:
+            return -EAGAIN
+        if len(self.cuts) < len(lengths):
+            self.cuts = [0] * len(lengths)
+        got = arena.receive_datagrams(self.sock, at, stride, count, lengths, self.cuts)
+        if got < 0:
+            return got if got == -EAGAIN else self.lost()
+        if got and not lengths[got - 1]:
+            return self.lost() if got == 1 else got - 1
+        return got
+
+
+class UnixDatagramLink(SocketLink):
+    """`sock` is bound to `local`, or one end of a pair; `remote` is the guest's path, empty: it is learned."""
+
+    def __init__(self, name: str, sock: socket.socket, *, local: str = "", remote: str = "") -> None:
+        super().__init__(name, None, sock, False, False)
+        self.one_off = False
+        self.local = local
+        self.remote: Any = remote
+        self.cuts: list[int] = []
+        self.known = not local
+        """Whether the socket is connected."""
+        self.place: tuple[int, int] | None = None
+        """Device and inode of the file we are connected to."""
+        self.timer: Any = None
+
+    def start(self, owner: LinkOwner) -> None:
+        """See `Link`."""
+        super().start(owner)
+        if self.local:
+            self.look()
+
+    def look(self) -> None:
+        """Connect to the guest, or again to another that took its place."""
+        assert self.owner is not None
+        if self.fd < 0:
+            return
+        if self.known and self.remote and _place(self.remote) != self.place:
+            self.forget()
+        if not self.known and self.remote:
+            self.meet(self.remote)
+        self.timer = self.owner.loop.call_later(LOOK, self.look)
+
+    def meet(self, address: Any) -> None:
+        """The guest is at `address`: connect to it, if it is there."""
+        try:
+            assert self.sock is not None
+            self.sock.connect(address)
+        except OSError:
+            return
+        self.known = True
+        self.remote = address
+        self.place = _place(address)
+        if self.owner is not None:
+            self.owner.say(f"{self.name}: frames go to {address!r}")
+        if self.full:
+            self.full = False
+            assert self.owner is not None
+            self.owner.room_again()
+
+    def forget(self) -> None:
+        """Nobody is where we are connected to."""
+        self.known = False
+        self.outbox.clear()
+        with contextlib.suppress(OSError):
+            disconnect(self.fd)
+        if self.waits:
+            self.waits = False
+            assert self.owner is not None
+            self.owner.reactor.rewatch(self.fd, EPOLLIN)
+
+    def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
+        """See `Link`."""
+        if self.fd < 0:
+            return -EAGAIN
+        if not self.known:
+            return self._first(arena, at, stride, lengths)
+        if len(self.cuts) < len(lengths):
+            self.cuts = [0] * len(lengths)
+        got = arena.receive_datagrams(self.sock, at, stride, count, lengths, self.cuts)
+        if got < 0 and got != -EAGAIN:
+            if self.local:
+                self.forget()
+                return -EAGAIN
+            return self.lost()
+        if got and got > 0 and lengths[got - 1] == len(GREETING) and _is_greeting(arena, at + (got - 1) * stride):
+            got -= 1
+        return got or -EAGAIN
+
+    def _first(self, arena: Arena, at: int, stride: int, lengths: list[int]) -> int:
+        """A datagram of somebody who is not known yet."""
+        assert self.sock is not None
+        try:
+            got, address = self.sock.recvfrom_into(arena.view[at : at + stride], stride)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        if address and not self.remote:
+            self.meet(address)
+        lengths[0] = got
+        return -EAGAIN if got == len(GREETING) and _is_greeting(arena, at) else 1
+
+    def transmit(self, arena: Arena, at: int, length: int) -> int:
+        """See `Link`."""
+        if not self.known:
+            return -errno.ENOTCONN
+        return super().transmit(arena, at, length)
+
+    def room(self) -> bool:
+        """See `Link`."""
+        if not self.known:
+            self.full = True
+            return False
+        return super().room()
+
+    def lost(self) -> int:
+        """The guest's socket is gone; ours stays, for the next, unless it is one of a pair."""
+        if self.local and self.fd >= 0:
+            self.forget()
+            return -EAGAIN
+        self.one_off = True
+        return super().lost()
+
+    def close(self) -> None:
+        """See `Link`."""
+        if self.timer is not None:
+            self.timer.cancel()
+        was_open = self.fd >= 0 or self.sock is not None
+        super().close()
+        if was_open and self.local:
+            with contextlib.suppress(OSError):
+                os.unlink(self.local)
+
+
+def _is_greeting(arena: Arena, at: int) -> bool:
+    return arena.copy(at, len(GREETING)) == GREETING
+
+
+def _place(path: Any) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
