@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EPIPE
+
 import pytest
 
 from bucatini.flows.sequence import distance
@@ -148,3 +150,43 @@ def test_upload_at_full_speed(established: Playbook) -> None:
         established >> guest.data(32_000) << host.push(32_000) << guest.ack()
     assert distance(established.tcp.rcv_edge, established.tcp.rcv_nxt) > SPACE // 4
     assert established.tcp.received == 16_000_000
+
+
+@pytest.fixture
+def batched() -> Playbook:
+    """An established flow on a link whose segments of one turn come with one read."""
+    return Playbook(batch=True).establish()
+
+
+def test_segments_of_one_batch_are_pushed_together(batched: Playbook) -> None:
+    batched >> (guest.data(1400), guest.data(1400), guest.data(500)) << host.push(3300) << guest.ack(ack=3301)
+
+
+def test_what_the_socket_leaves_of_them_is_taken_back(batched: Playbook) -> None:
+    batched >> host.takes(1500)
+    batched >> (guest.data(1000), guest.data(1000)) << host.push(2000, took=1500) << host.await_space()
+    batched << guest.ack(ack=1501)
+    batched >> host.writable() << guest.ack(ack=1501) << guest.ack() << guest.ack() << guest.ack()
+    batched >> guest.data(500, seq=1501) << host.push(500)
+
+
+def test_the_end_of_the_stream_waits_for_what_was_gathered(batched: Playbook) -> None:
+    batched >> host.takes(600)
+    batched >> (guest.data(1000), guest.fin()) << host.push(1000, took=600) << host.await_space()
+    batched << guest.ack(ack=601) << guest.ack(ack=601)
+    assert batched.state == "ESTABLISHED"
+
+
+def test_a_gap_ends_the_gathering(batched: Playbook) -> None:
+    batched >> (guest.data(1000), guest.data(1000, seq=3001)) << host.push(1000) << guest.ack(ack=1001)
+
+
+def test_a_reset_comes_after_what_was_gathered(batched: Playbook) -> None:
+    batched >> (guest.data(1000), guest.rst(seq=1001)) << host.push(1000) << host.abort("reset by guest")
+
+
+def test_a_failure_of_the_socket_takes_everything_back(batched: Playbook) -> None:
+    batched.out.socket.error = EPIPE
+    batched >> (guest.data(1000), guest.data(1000)) << host.push(2000, took=0)
+    batched << guest.rst(ack=1) << host.close("reset by peer")
+    assert batched.tcp.received == 0

@@ -232,6 +232,8 @@ class Recorder:
         self._queue: list[TcpFlow] = []
         self._waiting: deque[TcpFlow] = deque()
         self._pulled = b""
+        self._gathers: TcpFlow | None = None
+        self._gathered = b""
 
     def seen(self, flow: TcpFlow) -> None:
         """Write down a change of state."""
@@ -254,6 +256,8 @@ class Recorder:
         self.note(flow, word(seq=0, ack=ack, win=window, scale=flow.rcv_scale))
 
     def segment(self, flow: TcpFlow, flags: int, seq: int, length: int) -> None:
+        if flow.gathering:
+            self.push_gathered()
         window = distance(flow.rcv_edge, flow.rcv_nxt)
         assert window >= 0
         assert window >> flow.rcv_scale <= 0xFFFF
@@ -290,6 +294,20 @@ class Recorder:
     def discard(self, flow: TcpFlow, count: int) -> int:
         return self.socket.discard(count)
 
+    def gather(self, flow: TcpFlow, at: int, length: int) -> None:
+        assert length > 0
+        self._gathered += self.frame[at : at + length]
+        self._gathers = flow
+        flow.gathering = True
+
+    def push_gathered(self) -> None:
+        flow, data = self._gathers, self._gathered
+        if flow is not None:
+            self._gathers, self._gathered = None, b""
+            flow.gathering = False
+            if self.socket.is_open:
+                tcp.gathered_pushed(flow, self._push(flow, data), len(data), self)
+
     def push(self, flow: TcpFlow, at: int, length: int) -> int:
         assert length > 0
         return self._push(flow, self.frame[at : at + length])
@@ -321,6 +339,7 @@ class Recorder:
         self.note(flow, host.await_space())
 
     def shutdown(self, flow: TcpFlow) -> None:
+        self.push_gathered()
         self.socket.is_shut = True
         self.note(flow, host.shutdown())
 
@@ -331,6 +350,7 @@ class Recorder:
         forget(flow, self)
 
     def release(self, flow: TcpFlow) -> None:
+        self.push_gathered()
         self._finish(flow)
         self.note(flow, host.release())
 
@@ -341,6 +361,7 @@ class Recorder:
         self._end(flow, host.abort(how))
 
     def _end(self, flow: TcpFlow, line: Line) -> None:
+        self.push_gathered()
         if flow.state == CLOSED:
             return
         self.seen(flow)
@@ -409,8 +430,11 @@ class Playbook:
         segmented: bool = False,
         peek_skips: bool = False,
         out: Recorder | None = None,
+        batch: bool = False,
     ) -> None:
         self.out = out or Recorder()
+        self.batch = batch
+        """Whether segments of one turn come with one read of the link; else each is a batch of its own."""
         self.iss, self.irs = iss, irs
         self.link_mss, self.segmented, self.peek_skips = link_mss, segmented, peek_skips
         self.flow: TcpFlow | None = None
@@ -499,6 +523,7 @@ class Playbook:
 
     def run_turn(self) -> None:
         """The end of a turn."""
+        self.out.push_gathered()
         self.out.end_of_turn()
         self.check()
 
@@ -557,6 +582,8 @@ class Playbook:
             tcp.open_from_guest(self.tcp, view, options, self.iss, self.out)
         else:
             self.reason = tcp.guest_segment(self.flow, view, options, self.out.now, self.out)
+            if not self.batch:
+                self.out.push_gathered()
         self.out.seen(self.tcp)
 
     def _segment(self, line: Line) -> tuple[TcpView, TcpOptions]:

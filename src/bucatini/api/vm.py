@@ -7,8 +7,10 @@ ports are bound next. A hypervisor may connect as soon as the line that says so 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from bucatini.api.session import Plug
     from bucatini.config.vm import LinkSpec, VmConfig
 
-__all__ = ["open_link", "open_plug", "until_ended", "vm"]
+__all__ = ["end_quietly", "open_link", "open_plug", "until_ended", "vm"]
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 def vm(config: VmConfig) -> int:
     """Serve the guests; the exit status, 0 when they are gone or a signal came. Raises ConfigError or HostError before
@@ -30,6 +34,7 @@ def vm(config: VmConfig) -> int:
     from bucatini.api.session import Job, Plug, serve_all
     from bucatini.observe.observers import Observers
 
+    end_quietly()
     observers = Observers(config.observe)
     pairs: list[tuple[Job, Plug]] = []
     try:
@@ -60,6 +65,19 @@ def vm(config: VmConfig) -> int:
                 observers.warn(f"{guest.link}: {plug.mac.hex(':')} {addresses or 'no address'}: ready")
 
     return serve_all(pairs, until_ended(ready))
+
+
+def end_quietly() -> None:
+    """From here on a signal ends us with status 0, also before the loop that handles it runs: who waits for the path of a
+    socket may be done with us as soon as it is there.
+    """
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL or number == signal.SIGINT:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: object) -> None:
+    sys.exit(0)
 
 
 def open_plug(spec: LinkSpec, mac: bytes, *, one_off: bool = False) -> Plug:
@@ -94,6 +112,10 @@ def open_link(spec: LinkSpec, *, one_off: bool) -> tuple[Any, Offloads]:
 
         local, _, remote = spec.where.partition(",")
         return UnixDatagramLink(name, listen_at(local, socket.SOCK_DGRAM), local=local, remote=remote), OFFLOADS
+    if spec.kind == "vhost-user":
+        from bucatini.links.vhost_user.link import NO_OFFLOADS, VhostUserLink
+
+        return VhostUserLink(name, Door(listen_at(spec.where), spec.where), one_off=one_off), NO_OFFLOADS
     raise ConfigError(f"{name}: not there yet")
 
 

@@ -42,6 +42,14 @@ class TcpOut(Protocol):
     def push(self, flow: Any, at: int, length: int) -> int:
         """Hand the payload at `at` of the current frame to the host socket. Returns the bytes it took."""
 
+    def gather(self, flow: Any, at: int, length: int) -> None:
+        """Push the payload at `at` of the current frame together with what else is gathered of this flow: at the end of
+        the batch, or with `push_gathered`. `tcp.gathered_pushed` is told what became of it.
+        """
+
+    def push_gathered(self) -> None:
+        """Push what is gathered, of whatever flow, now."""
+
     def keep(self, at: int, length: int) -> bytes | None:
         """A copy of bytes of the current frame, or None when too many are kept by all flows together."""
 

@@ -101,7 +101,11 @@ class DropReason(IntEnum):
 
     SERVICE_OFF = 51, "asks for a service that is switched off, or that has no answer to this"
 
-    BUG = 52, "an error of ours, reported once on standard error; the flow it struck was ended"
+    RING_ADDRESS = 52, "a descriptor of the guest's driver points outside the guest's memory"
+    RING_CHAIN = 53, "a chain of descriptors that loops, is too long, or has the wrong direction"
+    RING_BROKEN = 54, "the driver claims more than a ring holds; that ring rests until it is set up anew"
+
+    BUG = 55, "an error of ours, reported once on standard error; the flow it struck was ended"
 
 
 def describe(reason: DropReason) -> str:

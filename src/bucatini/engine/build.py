@@ -125,6 +125,7 @@ class Translator:
         """
         self.parts = parts
         self.counters = Counters()
+        self.drops = self.counters.values
         self._owns_loop = shared is None
         self._closed = False
         self.reactor, self.loop, flow_numbers = shared or Loop.make()
@@ -279,6 +280,7 @@ class Translator:
         settings = dataclasses.replace(self.ingress.settings, tso4=offloads.tso4, tso6=offloads.tso6)
         self.ingress.settings = self.sink.settings = self.publisher.settings = settings
         self.egress.checksum_offload = offloads.checksum
+        self.sink.direct = getattr(self.link, "pull", None) if offloads.checksum else None
         self.sink.datagrams.train4, self.sink.datagrams.train6 = offloads.uso4, offloads.uso6
         self.publisher.trains = (offloads.uso4, offloads.uso6)
         for flow in self.sink.table.tcp.values():

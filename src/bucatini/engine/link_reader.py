@@ -7,13 +7,14 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from bucatini.base.reasons import Counters
+from bucatini.base.reasons import Counters, DropReason
 from bucatini.engine.layout import BATCH, STRIDE
 from bucatini.native import Arena
 from bucatini.stack.ingress import Ingress
 
 __all__ = ["LinkReader"]
 
+OVERSIZE = int(DropReason.OVERSIZE)
 WAIT = (-errno.EAGAIN, -errno.EINTR)
 """Nothing to read now."""
 
@@ -50,6 +51,8 @@ class LinkReader:
             if count not in WAIT:
                 # End of file, or the guest removed the device: a descriptor that stays readable would spin.
                 self.on_end()
+            elif link.more:
+                sink.resume_later(self.again)
             return
         self.frames += count
         ingress = self.ingress
@@ -57,6 +60,9 @@ class LinkReader:
         for index in range(count):
             at = index * STRIDE if positions is None else positions[index]
             length = self.lengths[index]
+            if length < 0:
+                self.drops[-length if length > -len(self.drops) else OVERSIZE] += 1
+                continue
             try:
                 reason = ingress.frame(at, length, now)
             except Exception as error:

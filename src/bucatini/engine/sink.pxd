@@ -2,7 +2,7 @@ cimport cython
 
 from bucatini.engine.datagrams cimport Datagrams
 from bucatini.flows.table cimport FlowTable
-from bucatini.flows.tcp cimport host_connected, host_failed, host_readable, host_writable
+from bucatini.flows.tcp cimport gathered_pushed, host_connected, host_failed, host_readable, host_writable
 from bucatini.flows.tcp_flow cimport TcpFlow
 from bucatini.flows.tcp_gap cimport forget
 from bucatini.flows.tcp_output cimport deadline, flush
@@ -11,27 +11,31 @@ from bucatini.stack.egress cimport Egress
 
 
 cdef class Sink:
-    cdef public object arena, link, gateway, reactor, settings, counters, service_stream, resolver, outbound, multicast
+    cdef public object arena, link, gateway, reactor, settings, counters, service_stream, resolver, outbound, multicast, direct
     cdef public Deadlines deadlines
     cdef public Egress egress
     cdef public FlowTable table
     cdef public bint peek_skips, bug_seen, flow_events
-    cdef public list listeners, _queue, _news, _again, _blocked
+    cdef public list listeners, _queue, _news, _again, _blocked, _pieces
+    cdef public TcpFlow _gathered
     cdef public object last_refusal, _line
     cdef public dict flows
     cdef public double now
-    cdef public long sent_frames, kept
+    cdef public long sent_frames, kept, _gathered_bytes
     cdef public Datagrams datagrams
 
     @cython.locals(done=long)
     cpdef transmit(self, long at, long length)
     cpdef syn(self, TcpFlow flow, long flags)
     cpdef segment(self, TcpFlow flow, long flags, long seq, long length)
-    @cython.locals(at=long, got=long, skip=long)
+    @cython.locals(headers=long, got=long, skip=long)
     cpdef long pull(self, TcpFlow flow, long limit) except? -200000
     cpdef bint room(self, TcpFlow flow) except -1
     cpdef long rewind(self, TcpFlow flow) except? -200000
     cpdef long discard(self, TcpFlow flow, long count) except? -200000
+    cpdef gather(self, TcpFlow flow, long at, long length)
+    @cython.locals(flow=TcpFlow, total=long, took=long)
+    cpdef push_gathered(self)
     cpdef long push(self, TcpFlow flow, long at, long length) except? -200000
     cpdef long send_space(self, TcpFlow flow) except? -200000
     cpdef schedule(self, TcpFlow flow)

@@ -24,11 +24,11 @@ from bucatini.base.address import Endpoint, family_of
 from bucatini.base.events import Ending, FlowClosed, FlowOpened, FlowRefused, Listener
 from bucatini.base.reasons import Counters, DropReason
 from bucatini.engine.datagrams import Datagrams
-from bucatini.engine.layout import REASSEMBLY_AT, TRANSMIT_AT
+from bucatini.engine.layout import BATCH, REASSEMBLY_AT, TRANSMIT_AT
 from bucatini.engine.reactor import Reactor
 from bucatini.flows.datagram_flow import DatagramFlow
 from bucatini.flows.table import FlowTable
-from bucatini.flows.tcp import host_connected, host_failed, host_readable, host_writable
+from bucatini.flows.tcp import gathered_pushed, host_connected, host_failed, host_readable, host_writable
 from bucatini.flows.tcp_flow import TcpFlow
 from bucatini.flows.tcp_gap import blocks, forget
 from bucatini.flows.tcp_output import deadline, flush
@@ -53,9 +53,14 @@ NEVER = float("inf")
 CONNECTING = 0
 CLOSED = 10
 EAGAIN = errno.EAGAIN
+ENOBUFS = errno.ENOBUFS
 BUG = int(DropReason.BUG)
 LINK_FULL = int(DropReason.LINK_FULL)
 LINK_WRITE_FAILED = int(DropReason.LINK_WRITE_FAILED)
+MOST_GATHERED = 1 << 18
+"""Bytes pushed with one call."""
+LARGE_MTU = 16384
+"""Bytes from which on a segment may be as large as a new socket's send buffer."""
 MAX_KEPT = 16 << 20
 """Bytes ahead of gaps, of all flows together, and what Python's objects for them take."""
 PIECE_COST = 160
@@ -105,6 +110,8 @@ class Sink:
         """Whether any of `listeners` wants to hear of flows opened and closed; of refused ones they always hear."""
         self.flows: dict[int, Any] = {}
         self.now = 0.0
+        self.direct: Any = None
+        """`pull` of a link that takes payload straight into the guest's memory, see `links.vhost_user`."""
         self.sent_frames = 0
         self.last_refusal = ""
         self.bug_seen = False
@@ -113,6 +120,9 @@ class Sink:
         self._news: list[tuple[TcpFlow, int]] = []
         self._again: list[Callable[[], None]] = []
         self._blocked: list[TcpFlow] = []
+        self._gathered: TcpFlow | None = None
+        self._pieces: list[int] = []
+        self._gathered_bytes = 0
         self._line: deque[TcpFlow] = deque()
         self.datagrams = Datagrams(self, train4, train6)
 
@@ -174,6 +184,7 @@ class Sink:
                 return
             flow.sock = sockets.open_tcp(family_of(target.address))
             self.outbound.apply(flow.sock, target.address)
+            self._widen(flow.sock)
             error = sockets.connect(flow.sock, target, self.outbound.scope_of(target.address))
         except OSError as failure:
             error = failure.errno or errno.EIO
@@ -194,6 +205,8 @@ class Sink:
 
     def segment(self, flow: TcpFlow, flags: int, seq: int, length: int) -> None:
         """See `TcpOut`."""
+        if flow.gathering:
+            self.push_gathered()
         if flow.beyond_bytes and flow.sack and flags == ACK and not length:
             self.transmit(TRANSMIT_AT, self.egress.acknowledgement(flow, TRANSMIT_AT, seq, blocks(flow)))
             return
@@ -201,11 +214,15 @@ class Sink:
 
     def pull(self, flow: TcpFlow, limit: int) -> int:
         """See `TcpOut`."""
-        at = TRANSMIT_AT + 12 + len(flow.template)
+        headers = 12 + len(flow.template)
+        skip = -1
+        if flow.peek_skips:
+            skip = ((flow.snd_nxt - flow.snd_una) & 0xFFFFFFFF) + flow.discard_due
+        got = -ENOBUFS if self.direct is None else self.direct(self.arena, flow.sock, headers, limit, skip)
+        if got == -ENOBUFS:
+            got = self.arena.peek(flow.sock, TRANSMIT_AT + headers, limit, skip)
         if not flow.peek_skips:
-            return self.arena.peek(flow.sock, at, limit, -1)
-        skip = ((flow.snd_nxt - flow.snd_una) & 0xFFFFFFFF) + flow.discard_due
-        got = self.arena.peek(flow.sock, at, limit, skip)
+            return got
         if got == -EAGAIN and flow.rdhup:
             # Nothing behind the bytes in flight, and the peer sends no more: end of stream.
             return 0
@@ -218,6 +235,30 @@ class Sink:
     def discard(self, flow: TcpFlow, count: int) -> int:
         """See `TcpOut`."""
         return self.arena.discard(flow.sock, count)
+
+    def gather(self, flow: TcpFlow, at: int, length: int) -> None:
+        """See `TcpOut`."""
+        if self._gathered is not flow or self._gathered_bytes >= MOST_GATHERED:
+            self.push_gathered()
+            self._gathered = flow
+            flow.gathering = True
+        self._pieces.append(at)
+        self._pieces.append(length)
+        self._gathered_bytes += length
+        if len(self._pieces) == 2 * BATCH:
+            self.push_gathered()
+
+    def push_gathered(self) -> None:
+        """See `TcpOut`."""
+        flow = self._gathered
+        if flow is None:
+            return
+        pieces, total = self._pieces, self._gathered_bytes
+        self._gathered, self._pieces, self._gathered_bytes = None, [], 0
+        flow.gathering = False
+        if flow.sock is not None:
+            took = self.arena.send_pieces(flow.sock, pieces, len(pieces) >> 1)
+            gathered_pushed(flow, took, total, self)
 
     def push(self, flow: TcpFlow, at: int, length: int) -> int:
         """See `TcpOut`."""
@@ -252,6 +293,7 @@ class Sink:
 
     def shutdown(self, flow: TcpFlow) -> None:
         """See `TcpOut`."""
+        self.push_gathered()
         with contextlib.suppress(OSError):
             flow.sock.shutdown(socket.SHUT_WR)
 
@@ -265,6 +307,7 @@ class Sink:
 
     def release(self, flow: TcpFlow) -> None:
         """See `TcpOut`."""
+        self.push_gathered()
         self._finish_queue(flow)
         self._close_socket(flow)
         self.table.waiting[flow.id] = flow
@@ -277,6 +320,7 @@ class Sink:
 
     def close(self, flow: TcpFlow, how: str) -> None:
         """See `TcpOut`."""
+        self.push_gathered()
         if flow.state == CLOSED:
             return
         flow.move(CLOSED)
@@ -290,6 +334,7 @@ class Sink:
 
     def abort(self, flow: TcpFlow, how: str) -> None:
         """See `TcpOut`."""
+        self.push_gathered()
         if flow.sock is not None:
             sockets.reset_on_close(flow.sock)
         self.close(flow, how)
@@ -349,7 +394,13 @@ class Sink:
     def adopt_accepted(self, flow: TcpFlow, sock: socket.socket) -> None:
         """The host side of a flow to a published port: a socket that is connected already."""
         flow.sock = sock
+        self._widen(sock)
         self._adopt(flow)
+
+    def _widen(self, sock: socket.socket) -> None:
+        """Of a link whose segments are large: a window below two of them would have the guest wait for a timer."""
+        if self.settings.mtu > LARGE_MTU:
+            sockets.widen(sock)
 
     def refused(self, event: FlowRefused) -> None:
         """A flow was not let in."""
@@ -395,7 +446,8 @@ class Sink:
         return self.datagrams.send_echo(flow, sequence, at, end)
 
     def flush_datagrams(self) -> None:
-        """Send what is queued, before the slots it lies in are used again."""
+        """Send what is queued or gathered, before the slots it lies in are used again."""
+        self.push_gathered()
         self.datagrams.flush()
 
     def send_to_group(self, guest: Endpoint, group: Endpoint, payload: bytes, hop_limit: int) -> int:

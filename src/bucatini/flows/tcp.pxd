@@ -34,4 +34,7 @@ cpdef _fin_acknowledged(TcpFlow flow, double now, object out)
 cpdef bint _drain(TcpFlow flow, object out) except -1
 @cython.locals(fresh=long, fits=long, took=long, kept=bint)
 cpdef long _take_text(TcpFlow flow, TcpView view, long offset, long length, long window, double now, object out) except? -1
+cpdef bint _gathers(TcpFlow flow, TcpView view, long length, long window) except -1
+@cython.locals(missing=long)
+cpdef gathered_pushed(TcpFlow flow, long took, long total, object out)
 cpdef _take_fin(TcpFlow flow, double now, object out)

@@ -7,7 +7,8 @@ a guest can do to its own flows is its own affair; what it can do to us is bound
 frames per turn.
 
 Data flow, guest to host. A segment that begins at `rcv_nxt` is pushed into the socket straight from the frame; what
-the socket takes is acknowledged, once per turn. What lies ahead of a gap is kept within bounds (`tcp_gap`); equal
+the socket takes is acknowledged, once per turn. Small ones that follow each other within one batch are gathered and
+pushed together: they count as taken at once, and what the socket leaves of them is taken back (`gathered_pushed`). What lies ahead of a gap is kept within bounds (`tcp_gap`); equal
 ACKs make the guest's fast retransmit bring it again. When the socket takes only a part, the rest is dropped and asked
 for again as soon as the socket has room (`refused_tail`).
 
@@ -61,6 +62,7 @@ from bucatini.wire.tcp import TcpOptions, TcpView
 
 __all__ = [
     "accepted",
+    "gathered_pushed",
     "guest_segment",
     "guest_unreachable",
     "host_connected",
@@ -77,6 +79,9 @@ ACK = 0x10
 
 WINDOW_SCALE = 8
 """Ours, when the guest offers the option: windows up to 16 MiB in steps of 256 bytes."""
+
+GATHER = 1 << 14
+"""Bytes; from here on a segment is worth a call of its own."""
 
 DUPLICATE_ACKS = 3
 """RFC 5681 section 3.2."""
@@ -412,6 +417,22 @@ def _fin_acknowledged(flow: TcpFlow, now: float, out: TcpOut) -> None:
 
 
 def _take_text(flow: TcpFlow, view: TcpView, offset: int, length: int, window: int, now: float, out: TcpOut) -> int:
+    if offset == 0 and 0 < length < GATHER and _gathers(flow, view, length, window):
+        out.gather(flow, view.payload_at, length)
+        flow.rcv_nxt = add(flow.rcv_nxt, length)
+        flow.received += length
+        flow.pushed += length
+        flow.ack_due = True
+        if not flow.queued:
+            out.schedule(flow)
+        return FINE
+    if flow.gathering:
+        # What was gathered counts only once the socket has taken it.
+        out.push_gathered()
+        if flow.state == CLOSED:
+            return FINE
+        offset = distance(view.seq, flow.rcv_nxt)
+        window = distance(flow.rcv_edge, flow.rcv_nxt)
     if flow.guest_fin:
         # Bytes after its own FIN, or the FIN again: acknowledge what we have (RFC 9293 3.10.7.4, seventh).
         _acknowledge(flow, out)
@@ -453,6 +474,34 @@ def _take_text(flow: TcpFlow, view: TcpView, offset: int, length: int, window: i
     if not flow.queued:
         out.schedule(flow)
     return FINE
+
+
+def _gathers(flow: TcpFlow, view: TcpView, length: int, window: int) -> bool:
+    """Whether a segment that begins at `rcv_nxt` may wait for those behind it in the same batch: it is plain, and the
+    socket should have room.
+    """
+    if view.flags & FIN or flow.guest_fin or flow.beyond or length > window:
+        return False
+    return flow.space - flow.pushed >= length
+
+
+def gathered_pushed(flow: TcpFlow, took: int, total: int, out: TcpOut) -> None:
+    """The socket was given the `total` bytes that were gathered and took `took`, or failed with `-errno`: what it left is
+    the guest's to send again.
+    """
+    if took == total:
+        return
+    missing = total - max(took, 0)
+    flow.rcv_nxt = add(flow.rcv_nxt, -missing)
+    flow.received -= missing
+    if took < 0 and took != -errno.EAGAIN and took != -errno.ENOBUFS:
+        host_failed(flow, -took, out)
+        return
+    flow.ack_now = flow.refused_tail = True
+    flow.space = flow.pushed = 0
+    if not flow.await_space:
+        flow.await_space = True
+        out.await_space(flow)
 
 
 def _drain(flow: TcpFlow, out: TcpOut) -> bool:

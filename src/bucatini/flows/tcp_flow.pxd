@@ -13,7 +13,7 @@ cdef class TcpFlow:
     cdef public long irs, rcv_nxt, rcv_edge, rcv_acked, rcv_scale
     cdef public bint guest_fin, ack_due, ack_now
     cdef public long space, pushed, beyond_bytes, beyond_last
-    cdef public bint refused_tail, await_space, readable, careful, sack, rdhup, segmented, peek_skips, queued, in_line, blocked
+    cdef public bint refused_tail, await_space, readable, careful, sack, rdhup, segmented, peek_skips, queued, in_line, blocked, gathering
     cdef public double ack_wait, timer_at, deadline, armed_at, idle_at, last_guest_at, opened_at
     cdef public long sent, received
     cpdef move(self, long state)

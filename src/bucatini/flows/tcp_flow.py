@@ -55,6 +55,7 @@ class TcpFlow:
         "duplicate_acks",
         "fd",
         "fin_sent",
+        "gathering",
         "guest",
         "guest_fin",
         "host",
@@ -197,8 +198,9 @@ class TcpFlow:
         self.queued = False
         self.in_line = False
         self.blocked = False
+        self.gathering = False
         """Queued for this turn's flush; in the sink's line of acknowledgements that wait; among those who wait for room
-        on the link.
+        on the link; its segments of this batch are gathered.
         """
         self.opened_at = now
         self.sent = 0

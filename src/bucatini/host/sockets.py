@@ -38,6 +38,9 @@ __all__ = [
 ]
 
 SO_PEEK_OFF = 42
+SO_BUF_LOCK = 72
+ROOMY = 1 << 19
+"""Bytes asked for; the kernel grants net.core.wmem_max, and counts its own overhead in twice that."""
 UDP_GRO = 104
 SOL_UDP = 17
 IP_RECVERR = 11
@@ -176,6 +179,20 @@ def connect(sock: socket.socket, endpoint: Endpoint, scope: int = 0) -> int:
     """Begin or make a connection. 0 when it is made or under way, else errno. `scope` as for `sockaddr`."""
     error = sock.connect_ex(sockaddr(endpoint, scope))
     return 0 if error == errno.EINPROGRESS else error
+
+
+def widen(sock: socket.socket) -> None:
+    """Let a TCP socket's send buffer be `ROOMY` bytes from the start, and grow from there as the kernel sees fit.
+
+    Setting the size alone would end that growth; SO_BUF_LOCK (Linux 5.14) takes the lock off again. Without it the size
+    stays as it is.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOMY)
+        sock.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, 0)
+    except OSError:
+        pass  # an older kernel
 
 
 def reset_on_close(sock: socket.socket) -> None:

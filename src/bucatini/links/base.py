@@ -27,6 +27,8 @@ class LinkOwner(Protocol):
     arena: Arena
     loop: Any
     """The asyncio loop, for what is not in a hurry."""
+    drops: list[int]
+    """What a link could not use, by `DropReason`."""
 
     def frames_ready(self, descriptor: int, events: int, now: float) -> None:
         """Handler for descriptors that say that frames can be received."""
@@ -59,8 +61,8 @@ class Link(Protocol):
         """Begin to serve: watch what has to be watched."""
 
     def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
-        """Read up to `count` frames into slots. The number read; 0 at the end of the link; `-errno` when there is
-        none.
+        """Read up to `count` frames into slots, or as many as `lengths` has places for. The number read; 0 at the end of
+        the link; `-errno` when there is none. A length below zero is the negative `DropReason` of a frame that is void.
         """
 
     def done(self) -> None:

@@ -4,13 +4,14 @@ cimport cython
 cdef class SocketLink:
     cdef public object name, door, sock, positions, outbox, owner
     cdef public long fd, header
-    cdef public bint more, one_off, waits, full
+    cdef public bint more, one_off, waits, asked, full
 
     @cython.locals(took=long)
     cpdef long transmit(self, object arena, long at, long length) except? -200000
     cpdef bint room(self) except -1
-    @cython.locals(left=long)
     cpdef flush(self)
+    @cython.locals(left=long)
+    cpdef drain(self)
     cpdef done(self)
     cpdef long lost(self) except? -200000
     cpdef leave(self)

@@ -54,6 +54,8 @@ class SocketLink:
         self.one_off = one_off or door is None
         self.waits = False
         """For the socket to take what is in the outbox."""
+        self.asked = False
+        """Whether the reactor was asked to say so."""
         self.full = False
         """Somebody was told that there is no room."""
         self.outbox = Outbox(OUTBOX, prefixed)
@@ -87,7 +89,8 @@ class SocketLink:
         owner = self.owner
         assert owner is not None
         if events & EPOLLOUT:
-            self.flush()
+            self.waits = False
+            self.drain()
         if events & ~EPOLLOUT and self.fd >= 0:
             owner.frames_ready(descriptor, events, now)
 
@@ -105,7 +108,7 @@ class SocketLink:
                 self.lost()
             return took
         if outbox.pending >= EAGER and not self.waits:
-            self.flush()
+            self.drain()
         return length
 
     def room(self) -> bool:
@@ -116,16 +119,20 @@ class SocketLink:
         return False
 
     def flush(self) -> None:
-        """See `Link`."""
-        if self.fd < 0 or (not self.outbox.pending and not self.waits):
-            return
+        """See `Link`. A socket that is full says by itself when it is not."""
+        if not self.waits and self.outbox.pending:
+            self.drain()
+
+    def drain(self) -> None:
+        """Send what waits, as far as the socket takes it; then wait for the rest to find room, or no longer."""
         left = self.outbox.flush(self.sock)
         if left < 0:
             self.lost()
             return
         assert self.owner is not None
-        if (left > 0) != self.waits:
-            self.waits = left > 0
+        self.waits = left > 0
+        if self.waits != self.asked:
+            self.asked = self.waits
             self.owner.reactor.rewatch(self.fd, EPOLLIN | EPOLLOUT if self.waits else EPOLLIN)
         if self.full and left <= LOW:
             self.full = False
@@ -150,7 +157,7 @@ class SocketLink:
             self.sock.close()
         self.sock = None
         self.fd = -1
-        self.waits = False
+        self.waits = self.asked = False
         self.more = False
         self.outbox.clear()
         if self.door is not None:

@@ -112,8 +112,9 @@ class UnixDatagramLink(SocketLink):
         self.outbox.clear()
         with contextlib.suppress(OSError):
             disconnect(self.fd)
-        if self.waits:
-            self.waits = False
+        self.waits = False
+        if self.asked:
+            self.asked = False
             assert self.owner is not None
             self.owner.reactor.rewatch(self.fd, EPOLLIN)
 
@@ -151,14 +152,15 @@ class UnixDatagramLink(SocketLink):
         """See `Link`."""
         if not self.known:
             return -errno.ENOTCONN
-        return super().transmit(arena, at, length)
+        return SocketLink.transmit(self, arena, at, length)
 
     def room(self) -> bool:
         """See `Link`."""
         if not self.known:
             self.full = True
             return False
-        return super().room()
+        # Cython gives methods that a .pxd declares no cell for super().
+        return SocketLink.room(self)
 
     def lost(self) -> int:
         """The guest's socket is gone; ours stays, for the next, unless it is one of a pair."""
@@ -166,7 +168,7 @@ class UnixDatagramLink(SocketLink):
             self.forget()
             return -EAGAIN
         self.one_off = True
-        return super().lost()
+        return SocketLink.lost(self)
 
     def close(self) -> None:
         """See `Link`."""

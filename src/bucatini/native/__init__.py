@@ -1,6 +1,6 @@
 """The only unsafe code of the program: memory that frames live in, and the system calls that act on it.
 
-Pairs of twins stand behind one interface: `fast`, `fast_outbox` and `fast_splices` (Cython: pointers, `msghdr` arrays,
+Pairs of twins stand behind one interface: `fast`, `fast_outbox`, `fast_rings` and `fast_splices` (Cython: pointers, `msghdr` arrays,
 no exception for EAGAIN), `slow` and its like (plain Python, same results). The first that is there is taken; `FORM`
 says which. `BUCATINI_PURE=1` takes the second. Each test of this package runs against both.
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bucatini.native.slow import Arena, checksum
     from bucatini.native.slow_outbox import Outbox
+    from bucatini.native.slow_rings import GuestMemory, Ring
     from bucatini.native.slow_splices import CLOSED, FAILED, FAR_RESET, NEAR_RESET, Pair, Splicer
 
     FORM: str
@@ -23,14 +24,29 @@ else:
     try:
         from bucatini.native.fast import Arena, checksum
         from bucatini.native.fast_outbox import Outbox
+        from bucatini.native.fast_rings import GuestMemory, Ring
         from bucatini.native.fast_splices import CLOSED, FAILED, FAR_RESET, NEAR_RESET, Pair, Splicer
 
         FORM = "compiled"
     except ImportError:
         from bucatini.native.slow import Arena, checksum
         from bucatini.native.slow_outbox import Outbox
+        from bucatini.native.slow_rings import GuestMemory, Ring
         from bucatini.native.slow_splices import CLOSED, FAILED, FAR_RESET, NEAR_RESET, Pair, Splicer
 
         FORM = "pure"
 
-__all__ = ["CLOSED", "FAILED", "FAR_RESET", "FORM", "NEAR_RESET", "Arena", "Outbox", "Pair", "Splicer", "checksum"]
+__all__ = [
+    "CLOSED",
+    "FAILED",
+    "FAR_RESET",
+    "FORM",
+    "NEAR_RESET",
+    "Arena",
+    "GuestMemory",
+    "Outbox",
+    "Pair",
+    "Ring",
+    "Splicer",
+    "checksum",
+]

@@ -20,11 +20,6 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t c_read "read"(int fd, void *buf, size_t count)
     ssize_t c_write "write"(int fd, const void *buf, size_t count)
 
-cdef extern from "<sys/uio.h>" nogil:
-    cdef struct iovec:
-        void *iov_base
-        size_t iov_len
-
 cdef extern from "<sys/socket.h>" nogil:
     """
     #ifndef _GNU_SOURCE
@@ -69,6 +64,7 @@ cdef enum:
     UDP_SEGMENT = 103
     UDP_GRO = 104
     MAX_BATCH = 64
+    MAX_PIECES = 512
     SCRATCH = 1 << 18
     CONTROL = 64
 
@@ -119,8 +115,10 @@ cdef class Arena:
         self.size = size
         self.base = <unsigned char *> calloc(1, size)
         self.scratch = <unsigned char *> calloc(1, SCRATCH)
-        if self.base == NULL or self.scratch == NULL:
+        self.loans = <Loan *> calloc(LOANS, sizeof(Loan))
+        if self.base == NULL or self.scratch == NULL or self.loans == NULL:
             raise MemoryError
+        self.loan_count = 0
         self.gso_size = 0
 
     def __init__(self, Py_ssize_t size):
@@ -129,6 +127,7 @@ cdef class Arena:
     def __dealloc__(self):
         free(self.base)
         free(self.scratch)
+        free(self.loans)
 
     cdef int check(self, Py_ssize_t at, Py_ssize_t length) except -1:
         if at < 0 or length < 0 or at > self.size or length > self.size - at:
@@ -140,8 +139,65 @@ cdef class Arena:
             raise ValueError(f"bad slots: {count} of {stride} bytes, {most} at most")
         return self.check(at, stride * count)
 
+    cdef bint borrow(self, Py_ssize_t at, Py_ssize_t total, const iovec *parts, Py_ssize_t count) noexcept:
+        """The frame of `total` bytes at `at`, of which the first 256 were copied, is where `parts` lie.
+
+        False, and nothing is noted, when there is no place for it; `return_borrowed` ends it.
+        """
+        cdef Loan *loan
+        cdef Py_ssize_t index
+        if self.loan_count >= LOANS or count > LOAN_PARTS:
+            return False
+        loan = &self.loans[self.loan_count]
+        loan.begin = at
+        loan.end = at + total
+        loan.count = count
+        for index in range(count):
+            loan.parts[index] = parts[index]
+        self.loan_count += 1
+        return True
+
+    cdef void return_borrowed(self) noexcept:
+        self.loan_count = 0
+
+    cdef Loan *loan_at(self, Py_ssize_t at, Py_ssize_t length) noexcept:
+        """The loan that these bytes, checked before, lie in; NULL for almost all."""
+        cdef Py_ssize_t index
+        for index in range(self.loan_count):
+            if self.loans[index].begin <= at and at + length <= self.loans[index].end:
+                return &self.loans[index]
+        return NULL
+
+    cdef Py_ssize_t cut(self, Loan *loan, Py_ssize_t at, Py_ssize_t length, iovec *into) noexcept:
+        """The pieces, into an array of LOAN_PARTS, that hold `length` bytes from `at` on. How many."""
+        cdef Py_ssize_t skip = at - loan.begin
+        cdef Py_ssize_t index, size, found = 0
+        for index in range(loan.count):
+            size = loan.parts[index].iov_len
+            if skip >= size:
+                skip -= size
+                continue
+            into[found].iov_base = <unsigned char *> loan.parts[index].iov_base + skip
+            into[found].iov_len = min(size - skip, length)
+            length -= into[found].iov_len
+            skip = 0
+            found += 1
+            if length <= 0:
+                break
+        return found
+
     def copy(self, Py_ssize_t at, Py_ssize_t length):
+        cdef iovec parts[LOAN_PARTS]
+        cdef Loan *loan
+        cdef Py_ssize_t count, index
         self.check(at, length)
+        if self.loan_count and length:
+            loan = self.loan_at(at, length)
+            if loan != NULL and at + length > loan.begin + 256:
+                count = self.cut(loan, at, length, parts)
+                return b"".join(
+                    [PyBytes_FromStringAndSize(<char *> parts[index].iov_base, parts[index].iov_len) for index in range(count)]
+                )
         return PyBytes_FromStringAndSize(<char *> self.base + at, length)
 
     def move(self, Py_ssize_t to, Py_ssize_t at, Py_ssize_t length):
@@ -171,8 +227,47 @@ cdef class Arena:
         return done if done >= 0 else -errno
 
     def send(self, sock, Py_ssize_t at, Py_ssize_t length):
+        cdef iovec parts[LOAN_PARTS]
+        cdef msghdr message
+        cdef Loan *loan = NULL
+        cdef ssize_t done
         self.check(at, length)
-        cdef ssize_t done = c_send(PyObject_AsFileDescriptor(sock), self.base + at, length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if self.loan_count:
+            loan = self.loan_at(at, length)
+        if loan != NULL:
+            memset(&message, 0, sizeof(message))
+            message.msg_iov = parts
+            message.msg_iovlen = self.cut(loan, at, length, parts)
+            done = c_sendmsg(PyObject_AsFileDescriptor(sock), &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        else:
+            done = c_send(PyObject_AsFileDescriptor(sock), self.base + at, length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        return done if done >= 0 else -errno
+
+    def send_pieces(self, sock, list pieces, Py_ssize_t count):
+        cdef iovec parts[MAX_PIECES]
+        cdef msghdr message
+        cdef Loan *loan
+        cdef Py_ssize_t index, at, length, used = 0
+        cdef ssize_t done
+        if count < 1 or count > MAX_BATCH or 2 * count > len(pieces):
+            raise ValueError("bad count")
+        for index in range(count):
+            at = pieces[2 * index]
+            length = pieces[2 * index + 1]
+            self.check(at, length)
+            loan = self.loan_at(at, length) if self.loan_count else NULL
+            if used + (LOAN_PARTS if loan != NULL else 1) > MAX_PIECES:
+                break
+            if loan != NULL:
+                used += self.cut(loan, at, length, parts + used)
+            else:
+                parts[used].iov_base = self.base + at
+                parts[used].iov_len = length
+                used += 1
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = parts
+        message.msg_iovlen = used
+        done = c_sendmsg(PyObject_AsFileDescriptor(sock), &message, MSG_DONTWAIT | MSG_NOSIGNAL)
         return done if done >= 0 else -errno
 
     def peek(self, sock, Py_ssize_t at, Py_ssize_t length, Py_ssize_t skip):

@@ -10,16 +10,11 @@ from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOBUFS, errno
 from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcpy, memmove, memset
 
-from bucatini.native.fast cimport Arena, add_up
+from bucatini.native.fast cimport Arena, add_up, iovec
 
 
 cdef extern from "Python.h":
     int PyObject_AsFileDescriptor(object o) except -1
-
-cdef extern from "<sys/uio.h>" nogil:
-    cdef struct iovec:
-        void *iov_base
-        size_t iov_len
 
 cdef extern from "<sys/socket.h>" nogil:
     """

@@ -116,6 +116,22 @@ class Arena:
         except OSError as error:
             return -(error.errno or errno.EIO)
 
+    def send_pieces(self, sock: socket.socket, pieces: list[int], count: int) -> int:
+        """sendmsg(2) of `count` pieces, at most 64, on a connected stream; `pieces` holds position and length of each in
+        turn. The bytes sent, or `-errno`.
+        """
+        if not 0 < count <= min(MAX_BATCH, len(pieces) // 2):
+            raise ValueError("bad count")
+        parts = []
+        for index in range(count):
+            at, length = pieces[2 * index], pieces[2 * index + 1]
+            self._check(at, length)
+            parts.append(self.view[at : at + length])
+        try:
+            return sock.sendmsg(parts, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+
     def peek(self, sock: socket.socket, at: int, length: int, skip: int) -> int:
         """Look at up to `length` bytes of a stream without consuming them.
 

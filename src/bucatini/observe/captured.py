@@ -26,6 +26,9 @@ class CapturedLink:
 
     def __init__(self, link: Any, writer: PcapngWriter, comment: Callable[[int], str | None]) -> None:
         self.link = link
+        if hasattr(link, "borrow"):
+            # What is written down is read from the arena.
+            link.borrow = False
         self.header: int = link.header
         self._writer = writer
         self._comment = comment

@@ -1,0 +1,279 @@
+"""A virtual machine whose rings we serve in its own memory: frames in, frames out, one copy.
+
+Three kinds of descriptors are watched: the control connection, where messages change the device; the kick of the ring
+from the guest, when we have said that we wait for it; the kick of the ring to the guest, while somebody waits for its
+buffers. Towards the guest a TCP superframe is peeked from the host's socket straight into the guest's buffers (`pull`);
+from the guest it is sent to the socket from where it lies, and the chain is given back after that (`done`).
+
+A frame needs no system call; the guest is told by one eventfd write at the end of a turn, if its driver asked for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+
+from bucatini.base.errors import PeerError
+from bucatini.base.reasons import DropReason
+from bucatini.host.tap import Offloads
+from bucatini.links.base import LinkOwner
+from bucatini.links.listening import Door, peer_process
+from bucatini.links.vhost_user.device import FROM_GUEST, TO_GUEST, Device, Queue
+from bucatini.links.vhost_user.messages import HEADER_LENGTH, MAX_DESCRIPTORS, Header, parse_header
+from bucatini.native import Arena
+
+__all__ = ["NO_OFFLOADS", "VhostUserLink"]
+
+EPOLLIN = select.EPOLLIN
+EAGAIN = errno.EAGAIN
+ENOTCONN = errno.ENOTCONN
+NO_OFFLOADS = Offloads(False, False, False, False, False)
+"""Until a driver has said what it can."""
+ENOUGH = 45
+"""Buffers of the smallest kind that hold a superframe: 65,535 bytes and headers in pieces of 1,526."""
+CREDENTIALS = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
+MAX_MESSAGES = 64
+"""Handled in one go; the rest comes with the next turn."""
+
+
+class VhostUserLink:
+    """`door` accepts the hypervisor. `borrow` allows payload to stay in the guest's memory while it is judged."""
+
+    def __init__(self, name: str, door: Door, *, one_off: bool = False) -> None:
+        self.name = name
+        self.door = door
+        self.header = 12
+        self.positions: list[int] | None = None
+        self.more = False
+        self.borrow = True
+        self.one_off = one_off
+        self.owner: LinkOwner | None = None
+        self.control: socket.socket | None = None
+        self.drops = [0] * len(DropReason)
+        self.device = Device(self.drops)
+        self.to_guest: Queue = self.device.queues[TO_GUEST]
+        self.from_guest: Queue = self.device.queues[FROM_GUEST]
+        self.kicks = [-1, -1]
+        """Descriptors that are watched, by ring."""
+        self.waits = False
+        """For buffers: somebody was told that there is no room."""
+        self._offloads = NO_OFFLOADS
+        self._header: Header | None = None
+        self._body = b""
+        self._descriptors: list[int] = []
+
+    def start(self, owner: LinkOwner) -> None:
+        """See `Link`."""
+        self.owner = owner
+        self.drops = owner.drops
+        self._new_device()
+        self.door.open(owner, self.join)
+
+    def join(self, sock: socket.socket) -> None:
+        """A hypervisor is there."""
+        assert self.owner is not None
+        self.control = sock
+        self.owner.reactor.watch(sock.fileno(), self._message, EPOLLIN)
+        self.owner.say(f"{self.name}: connected, process {peer_process(sock)}")
+
+    # -- messages
+
+    def _message(self, descriptor: int, events: int, now: float) -> None:
+        """Handler of the control connection."""
+        assert self.owner is not None
+        try:
+            for _ in range(MAX_MESSAGES):
+                if self.control is None or not self._one_message(self.control):
+                    break
+        except PeerError as error:
+            self.owner.say(f"{self.name}: closing: {error}")
+            self._lost()
+        except OSError:
+            self._lost()
+
+    def _one_message(self, control: socket.socket) -> bool:
+        """Read and handle one. False when it is not all there yet. Raises OSError and PeerError at its end."""
+        try:
+            if self._header is None:
+                self._read_header(control)
+            assert self._header is not None
+            while len(self._body) < self._header.size:
+                part = control.recv(self._header.size - len(self._body), socket.MSG_DONTWAIT)
+                if not part:
+                    raise ConnectionResetError
+                self._body += part
+        except BlockingIOError:
+            return False
+        header, body, descriptors = self._header, self._body, self._descriptors
+        self._header, self._body, self._descriptors = None, b"", []
+        self._unwatch_kicks()
+        reply = self.device.handle(header, body, descriptors)
+        self._watch_kicks()
+        if reply is not None:
+            control.sendall(reply)
+        if self.device.offloads != self._offloads:
+            self._offloads = self.device.offloads
+            assert self.owner is not None
+            self.owner.offloads_changed(self._offloads)
+        return True
+
+    def _read_header(self, control: socket.socket) -> None:
+        """With the descriptors that come with it. All twelve bytes: a front end sends a message with one call."""
+        data, ancillary, _, _ = control.recvmsg(HEADER_LENGTH, CREDENTIALS, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                whole = len(content) - len(content) % 4
+                self._descriptors += memoryview(content[:whole]).cast("i").tolist()
+        if not data:
+            raise ConnectionResetError
+        header = parse_header(data) if len(data) == HEADER_LENGTH else None
+        if header is None:
+            raise PeerError("what came is no message of vhost-user")
+        self._header = header
+
+    # -- kicks
+
+    def _watch_kicks(self) -> None:
+        """Watch what there is now. The rings may hold chains that no kick will tell of: look once."""
+        assert self.owner is not None
+        reactor = self.owner.reactor
+        if self.from_guest.works and self.from_guest.kick >= 0:
+            self.kicks[FROM_GUEST] = self.from_guest.kick
+            reactor.watch(self.from_guest.kick, self.owner.frames_ready, EPOLLIN)
+            self._kick_ourselves(self.from_guest.kick)
+        if self.to_guest.works and self.to_guest.kick >= 0:
+            self.kicks[TO_GUEST] = self.to_guest.kick
+            reactor.watch(self.to_guest.kick, self._buffers, EPOLLIN)
+            if self.waits:
+                self._kick_ourselves(self.to_guest.kick)
+            else:
+                self.to_guest.ring.ignore()
+
+    def _unwatch_kicks(self) -> None:
+        assert self.owner is not None
+        for index, descriptor in enumerate(self.kicks):
+            if descriptor >= 0:
+                self.owner.reactor.unwatch(descriptor)
+                self.kicks[index] = -1
+
+    @staticmethod
+    def _kick_ourselves(descriptor: int) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(descriptor, 1)
+
+    def _buffers(self, descriptor: int, events: int, now: float) -> None:
+        """Handler of the kick that tells of new buffers."""
+        _clear(descriptor)
+        if not self.waits:
+            self.to_guest.ring.ignore()
+            return
+        if self._has_room():
+            self.waits = False
+            self.to_guest.ring.ignore()
+            assert self.owner is not None
+            self.owner.room_again()
+        elif self.to_guest.ring.listen() or self._has_room():
+            self._kick_ourselves(descriptor)
+
+    # -- frames
+
+    def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
+        """See `Link`. `count` is not kept to: a ring costs nothing to look at."""
+        queue = self.from_guest
+        if not queue.works:
+            if self.kicks[FROM_GUEST] >= 0:
+                _clear(self.kicks[FROM_GUEST])
+            self.more = False
+            return -EAGAIN
+        ring = queue.ring
+        got = ring.receive(arena, at, stride, len(lengths), lengths, self.borrow)
+        if got == len(lengths):
+            self.more = True
+            return got
+        # All there was: wait for the driver's kick, unless it was busy in between.
+        _clear(queue.kick)
+        self.more = ring.listen() or ring.count() > 0
+        if ring.broken:
+            assert self.owner is not None
+            self.owner.say(f"{self.name}: the driver's ring is beyond repair and rests until it is set up anew")
+        return got or -EAGAIN
+
+    def done(self) -> None:
+        """See `Link`."""
+        self.from_guest.ring.finish()
+
+    def pull(self, arena: Arena, sock: socket.socket, headers: int, limit: int, skip: int) -> int:
+        """As `Arena.peek`, straight into the guest's buffers, `headers` bytes behind their start; the next frame that is
+        transmitted has these bytes behind its headers. -ENOBUFS when there is no buffer.
+        """
+        if not self.to_guest.works:
+            return -errno.ENOBUFS
+        return self.to_guest.ring.peek(arena, sock, headers, limit, skip)
+
+    def transmit(self, arena: Arena, at: int, length: int) -> int:
+        """See `Link`."""
+        if not self.to_guest.works:
+            return -ENOTCONN
+        return self.to_guest.ring.write(arena, at, length)
+
+    def room(self) -> bool:
+        """See `Link`."""
+        if self._has_room():
+            return True
+        if not self.waits:
+            self.waits = True
+            if self.to_guest.works and (self.to_guest.ring.listen() or self._has_room()):
+                self._kick_ourselves(self.to_guest.kick)
+        return False
+
+    def _has_room(self) -> bool:
+        if not self.to_guest.works:
+            return False
+        ring = self.to_guest.ring
+        return ring.count() >= (min(ENOUGH, ring.size >> 1) if ring.mergeable else 1)
+
+    def flush(self) -> None:
+        """See `Link`: tell the driver what was given to it and what is done."""
+        self.to_guest.ring.notify(self.to_guest.call)
+        self.from_guest.ring.notify(self.from_guest.call)
+
+    def _new_device(self) -> None:
+        self.device.close()
+        self.device = Device(self.drops)
+        self.to_guest, self.from_guest = self.device.queues
+
+    # -- the end
+
+    def _lost(self) -> None:
+        self._leave()
+        if self.one_off and self.owner is not None:
+            self.owner.link_ended()
+
+    def _leave(self) -> None:
+        """The hypervisor is gone: let go of its memory."""
+        if self.control is not None and self.owner is not None:
+            self.owner.reactor.unwatch(self.control.fileno())
+            self._unwatch_kicks()
+            self.control.close()
+            self.owner.say(f"{self.name}: disconnected")
+        self.control = None
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._header, self._body, self._descriptors = None, b"", []
+        self._new_device()
+        self.more = False
+        self.door.taken = False
+
+    def close(self) -> None:
+        """See `Link`."""
+        self._leave()
+        self.door.close()
+
+
+def _clear(descriptor: int) -> None:
+    """Read an eventfd, so that it is readable again only after the next write."""
+    with contextlib.suppress(OSError):
+        os.eventfd_read(descriptor)
