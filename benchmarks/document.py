@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.table import Footnotes, Results, header, lines_by_group
+from benchmarks.table import Footnotes, Results, lines_by_group
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
@@ -33,6 +33,11 @@ Of a forwarded port, client and server are each on a loopback: the host's and th
 host's (`-T`, `-U`). In and out say which way the bulk of the data goes, whichever side connects. slirp4netns cannot
 forward the guest's loopback, nor a range. 1,000 ports are TCP ports of every IPv4 and IPv6 address of the host.
 
+Virtual machines are QEMU's, one per column, with a kernel and an initramfs made from Debian packages, and run without
+KVM: the guest is the slowest part of all, so the rates say that an engine does not hold it up, and the engine's CPU
+time says what it costs. Commands reach the guest by a virtio-serial port. The MTU is that of the guest's interface. A
+machine with vhost-user has no MSI-X interrupts, as QEMU 7.2 cannot have both without KVM; the others have.
+
 ## What is not reached, and why
 
 """
@@ -45,15 +50,16 @@ def render_markdown(results: Results, facts: Mapping[str, str], command: str) ->
     output += [f"- {name}: {value}" for name, value in facts.items()]
     output += [
         "",
-        "Repeat it as root on a machine with `iperf3`, `gcc`, `passt` and `slirp4netns` installed:",
+        "Repeat it as root on a machine with `iperf3`, `gcc`, `passt` and `slirp4netns` installed, for virtual "
+        "machines `qemu-system-x86` and `busybox-static` too:",
         "",
         f"    {command}",
         "",
         "A ratio is bucatini's value divided by the other's. Up and out: from the guest. Down and in: to the guest.",
     ]
-    for title, lines in lines_by_group(results, notes):
-        output += ["", f"### {title}", "", markdown_row(header())]
-        output.append("|" + " --- |" * 2 + " ---: |" * (len(header()) - 3) + " --- |")
+    for title, head, lines in lines_by_group(results, notes):
+        output += ["", f"### {title}", "", markdown_row(head)]
+        output.append("|" + " --- |" * 2 + " ---: |" * (len(head) - 3) + " --- |")
         output += map(markdown_row, lines)
     if notes.reasons:
         output += ["", *(f"{i}. {escape(reason)}" for i, reason in enumerate(notes.reasons, 1))]

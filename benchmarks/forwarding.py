@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from benchmarks import processes
-from benchmarks.lab import RESERVED_PORTS, BenchError, Space, stop
+from benchmarks.lab import RESERVED_PORTS, BenchError, Place, stop
 from benchmarks.peers import Peer
 from benchmarks.sampling import Bench, Case, Record, iperf
 from benchmarks.session import BULK_PORT, ECHO_PORT, Session
@@ -72,7 +72,7 @@ def guest_echo(bench: Bench, session: Session) -> Iterator[None]:
         stop(server)
 
 
-def stream_latency(key: str, bench: Bench, client: Space, port: int, record: Record) -> None:
+def stream_latency(key: str, bench: Bench, client: Place, port: int, record: Record) -> None:
     """One byte to and fro on one connection, then one connection after the other."""
     times = bench.probe(client, "rtt", LOOPBACK, port, bench.seconds)
     record(f"{key}.rtt.median", times["median"])
@@ -81,7 +81,7 @@ def stream_latency(key: str, bench: Bench, client: Space, port: int, record: Rec
     record(f"{key}.crr", result["count"] / result["seconds"])
 
 
-def datagram_latency(key: str, bench: Bench, client: Space, port: int, record: Record) -> None:
+def datagram_latency(key: str, bench: Bench, client: Place, port: int, record: Record) -> None:
     """One byte to and fro in datagrams."""
     times = bench.probe(client, "urtt", LOOPBACK, port, bench.seconds)
     record(f"{key}.urtt.median", times["median"])

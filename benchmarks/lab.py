@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 USER = "bucatini-bench"
 DESCRIPTORS = 65536
@@ -61,7 +61,20 @@ def poll_until(what: str, seconds: float, attempt: Callable[[], T | None]) -> T:
         time.sleep(0.005)
 
 
-def stop(process: subprocess.Popen[str] | None, grace: float = 0.0) -> None:
+class Process(Protocol):
+    """A process that the harness started, on this machine or in a virtual one: as much of Popen as is used."""
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raise subprocess.TimeoutExpired if that does not come in time."""
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+
+
+def stop(process: Process | None, grace: float = 0.0) -> None:
     """End one process that the harness started: wait `grace` seconds, then SIGKILL, then reap it."""
     if process is None:
         return
@@ -85,8 +98,52 @@ def last_line(text: str) -> str:
     return re.sub(r"^\[?\d+\.\d+\]?:? ", "", lines[-1]) if lines else ""
 
 
+class Place:
+    """Where programs run: a network namespace or a virtual machine."""
+
+    def run(self, argv: Sequence[str], timeout: float) -> str:
+        """Run to the end and return stdout. Raises BenchError with the reason on failure, or on timeout."""
+        raise NotImplementedError
+
+    def start(self, argv: Sequence[str], *, log: Path) -> Process:
+        """Start a process in the background."""
+        raise NotImplementedError
+
+    def port_tables(self, table: str) -> str:
+        """The kernel's tables of sockets, IPv4 and IPv6: `table` is "tcp" or "udp"."""
+        raise NotImplementedError
+
+    def run_json(self, argv: Sequence[str], timeout: float) -> dict[str, Any]:
+        """Like run(); the output is one JSON object."""
+        output = self.run(argv, timeout)
+        try:
+            value = json.loads(output)
+        except ValueError:
+            raise BenchError(f"{Path(argv[0]).name}: output is not JSON") from None
+        return dict(value)
+
+    def ports(self, table: str) -> set[int]:
+        """Local ports in use here: `table` is "tcp" (listening only) or "udp"."""
+        found: set[int] = set()
+        for line in self.port_tables(table).splitlines():
+            _, local, _, state = line.split()[:4]
+            if local != "local_address" and (table == "udp" or state == "0A"):
+                found.add(int(local.rsplit(":", 1)[1], 16))
+        return found
+
+    def wait_port(self, table: str, port: int, process: Process | None = None) -> None:
+        """Wait (5 s at most) until `port` is bound; `process`, if given, must stay alive meanwhile."""
+
+        def bound() -> bool:
+            if process is not None and process.poll() is not None:
+                raise BenchError(f"the server for port {port} ended at once")
+            return port in self.ports(table)
+
+        poll_until(f"{table} port {port}", 5, bound)
+
+
 @dataclass(frozen=True)
-class Space:
+class Space(Place):
     """A network namespace (that of process `pid`) as seen by the ordinary user `uid`."""
 
     pid: int
@@ -141,35 +198,13 @@ class Space:
             raise BenchError(f"{Path(argv[0]).name} {argv[1] if len(argv) > 1 else ''}: {failure_reason(done)}")
         return done.stdout
 
-    def run_json(self, argv: Sequence[str], timeout: float) -> dict[str, Any]:
-        """Like run(); the output is one JSON object."""
-        output = self.run(argv, timeout)
-        try:
-            value = json.loads(output)
-        except ValueError:
-            raise BenchError(f"{Path(argv[0]).name}: output is not JSON") from None
-        return dict(value)
-
-    def ports(self, table: str) -> set[int]:
-        """Local ports in this namespace: `table` is "tcp" (listening only) or "udp"."""
-        found: set[int] = set()
+    def port_tables(self, table: str) -> str:
+        """The kernel's tables of sockets in this namespace."""
+        texts = []
         for name in (table, table + "6"):
             with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{self.pid}/net/{name}").read_text().splitlines()[1:]:
-                    _, local, _, state = line.split()[:4]
-                    if table == "udp" or state == "0A":
-                        found.add(int(local.rsplit(":", 1)[1], 16))
-        return found
-
-    def wait_port(self, table: str, port: int, process: subprocess.Popen[str] | None = None) -> None:
-        """Wait (5 s at most) until `port` is bound; `process`, if given, must stay alive meanwhile."""
-
-        def bound() -> bool:
-            if process is not None and process.poll() is not None:
-                raise BenchError(f"the server for port {port} ended at once")
-            return port in self.ports(table)
-
-        poll_until(f"{table} port {port}", 5, bound)
+                texts.append(Path(f"/proc/{self.pid}/net/{name}").read_text())
+        return "".join(texts)
 
     def widen_ports(self) -> None:
         """Give clients ports 10000 to 65535 and let them reuse those in TIME_WAIT: short connections need many.
@@ -300,10 +335,10 @@ def open_tun() -> Iterator[None]:
         TUN.chmod(mode)
 
 
-def build_probe(directory: Path) -> str:
+def build_probe(directory: Path, name: str = "probe", *options: str) -> str:
     """Compile probe.c into `directory` and return the path of the program."""
-    source, program = Path(__file__).with_name("probe.c"), directory / "probe"
-    command = ["gcc", "-O2", "-Wall", "-std=gnu11", "-o", str(program), str(source)]
+    source, program = Path(__file__).with_name("probe.c"), directory / name
+    command = ["gcc", "-O2", "-Wall", "-std=gnu11", *options, "-o", str(program), str(source)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     if done.returncode != 0:
         raise BenchError(f"probe.c: {done.stderr.strip().splitlines()[-1]}")

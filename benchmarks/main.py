@@ -22,11 +22,14 @@ from benchmarks.cases import all_cases
 from benchmarks.document import render_markdown, replace_section
 from benchmarks.install import install
 from benchmarks.lab import BenchError, Lab, clean_up_on_signals, stop
-from benchmarks.peers import Bucatini, BucatiniPure, Native, Pasta, Peer, Slirp
+from benchmarks.peers import Bucatini, BucatiniPure, Native, Pasta, Peer, Slirp, package_version
 from benchmarks.rows import GROUP_TITLES, NATIVE, ROWS
 from benchmarks.sampling import Bench, Case
 from benchmarks.session import ECHO_PORT, Session
 from benchmarks.table import COLUMNS, Results, render_text
+from benchmarks.vm_guest import MEMORY
+from benchmarks.vm_image import build_image
+from benchmarks.vm_peers import BucatiniDgram, BucatiniStream, BucatiniUser, MachinePeer, Passt
 
 START_RUNS = 10
 LOAD_SAMPLES: list[float] = []
@@ -69,10 +72,11 @@ class Runner:
         """Sample one case `runs` times at every peer, interleaved."""
         if case.fresh is not None:
             self.close()  # other engines would share pages with the one that is measured
-        failed = dict.fromkeys((peer.name for peer in self.peers), 0)
+        peers = [peer for peer in self.peers if peer.machine == case.machine]
+        failed = dict.fromkeys((peer.name for peer in peers), 0)
         for number in range(runs):
             LOAD_SAMPLES.append(os.getloadavg()[0])
-            for peer in self.peers:
+            for peer in peers:
                 if failed[peer.name] < 2:
                     progress(f"{case.keys[0]} {number + 1}/{runs} {peer.name}")
                     failed[peer.name] = 0 if self.sample(case, peer) else failed[peer.name] + 1
@@ -118,6 +122,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the keys and names of these rows and end")
     parser.add_argument("--udp-rate", type=float, default=0, help="packets/s of the UDP rows (default: unpaced)")
     parser.add_argument("--venv", type=Path, help="use bucatini of this environment (made if missing, kept)")
+    parser.add_argument("--vm-image", type=Path, help="make the guest of the group vm in this directory, and keep it")
     parser.add_argument("--json", type=Path, help="write facts and all samples to this file")
     parser.add_argument("--markdown", type=Path, help="write the table into this document, between its markers")
     parser.add_argument("--user", default="bucatini-bench", help="the ordinary user (made for the run if missing)")
@@ -157,16 +162,24 @@ def print_keys(cases: Iterable[Case]) -> None:
             print(f"{row.key:24} {row.label}")
 
 
-def make_peers(lab: Lab, names: list[str], repository: Path, venv: Path | None) -> list[Peer]:
-    """The peers that can take part. One that cannot is reported on stderr and left out."""
+def make_peers(lab: Lab, options: argparse.Namespace, cases: Iterable[Case]) -> list[Peer]:
+    """The peers of these cases that can take part. One that cannot is reported on stderr and left out."""
     every: list[Peer] = [Native(lab), Bucatini(lab), BucatiniPure(lab), Pasta(lab), Slirp(lab)]
-    peers = [peer for peer in every if peer.name in names]
-    if any(isinstance(peer, Bucatini) for peer in peers):
+    every += [BucatiniStream(lab), BucatiniUser(lab), BucatiniDgram(lab), Passt(lab)]
+    kinds = {case.machine for case in cases}
+    peers = [peer for peer in every if peer.name in options.names and peer.machine in kinds]
+    if any(isinstance(peer, (Bucatini, BucatiniStream)) for peer in peers):
         progress("installing bucatini")
         try:
-            Bucatini.python = install(repository, lab.home, venv)
+            Bucatini.python = install(Path(__file__).resolve().parent.parent, lab.home, options.venv)
         except BenchError as problem:
             Bucatini.problem = str(problem)
+    if any(peer.machine for peer in peers):
+        progress("making the guest")
+        try:
+            MachinePeer.image = build_image((options.vm_image or lab.home / "image").resolve())
+        except BenchError as problem:
+            MachinePeer.problem = str(problem)
     for peer in list(peers):
         reason = peer.missing()
         if reason is not None:
@@ -193,7 +206,10 @@ def describe(peers: list[Peer], runs: int, seconds: float) -> dict[str, str]:
     }
     for peer in peers:
         if peer.name != NATIVE:
-            facts[peer.title] = version_of(peer)
+            facts[peer.title.partition(",")[0] if peer.machine else peer.title] = version_of(peer)
+    if MachinePeer.image is not None:
+        qemu = package_version("qemu-system-x86")
+        facts["virtual machines"] = f"Linux {MachinePeer.image.version}, QEMU {qemu} without KVM, 1 CPU, {MEMORY}"
     return facts
 
 
@@ -220,7 +236,6 @@ def save(options: argparse.Namespace, results: Results, facts: dict[str, str], c
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark. Returns the exit code: 0, 1 if nothing could be measured, 2 for bad use or a bad machine."""
     options = parse_arguments(arguments)
-    repository = Path(__file__).resolve().parent.parent
     results, cases = Results(), select(options.groups, options.match)
     if options.list:
         print_keys(cases)
@@ -231,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     clean_up_on_signals()
     try:
         with Lab(options.user) as lab:
-            peers = make_peers(lab, options.names, repository, options.venv)
+            peers = make_peers(lab, options, cases)
             facts = describe(peers, options.runs, options.seconds)
             run_cases(Runner(Bench(lab, options.seconds, options.udp_rate), peers, results), cases, options.runs)
     except BenchError as problem:

@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from benchmarks.lab import ROUTER_V4, ROUTER_V6, TAG, BenchError, Lab, poll_until
 from benchmarks.session import BULK_PORT, ECHO_PORT, START_SECONDS, Session, find_holder, finish, read_some, timed
@@ -27,12 +27,42 @@ _serial = itertools.count(1)
 _published = itertools.count(7000, 2)
 
 
+class Peer(Protocol):
+    """What takes part in the comparison. `machine`: its guest is a virtual machine and not a namespace."""
+
+    name: str
+    title: str
+    default_mtu: int | None
+    machine: bool
+
+    def missing(self) -> str | None:
+        """Why this peer cannot take part, or None."""
+
+    def version(self) -> str:
+        """What is measured, for the head of the table."""
+
+    def open(self, mtu: int | None) -> Session:
+        """Start the engine with a guest; `mtu` None means the engine's own default."""
+
+    def open_range(self, ports: range) -> Session | None:
+        """Start the engine with a guest to which all these TCP ports are forwarded; None: it cannot."""
+
+    def start_up(self, ports: range | None = None) -> float | None:
+        """Seconds from starting the engine to the end of the command `true`; None: it has nothing like that."""
+
+
+def next_ports() -> tuple[int, int]:
+    """Ports for a guest: one for bulk transfers, one for echoes. They are used once."""
+    return next(_published), next(_published)
+
+
 class Native:
     """The kernel's loopback, no engine."""
 
     name = "native"
     title = "native loopback"
-    default_mtu = 65536
+    default_mtu: int | None = 65536
+    machine = False
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -49,7 +79,7 @@ class Native:
         """Start the engine with a guest; `mtu` None means the engine's own default."""
         del mtu
         host = self.lab.host
-        return Session(host, host, {4: "127.0.0.1", 6: "::1"}, "", next(_published), next(_published))
+        return Session(host, host, {4: "127.0.0.1", 6: "::1"}, "", *next_ports())
 
     def open_range(self, ports: range) -> Session | None:
         """None: nothing is forwarded."""
@@ -67,6 +97,7 @@ class Wrapper:
     name = ""
     title = ""
     default_mtu: int | None = None
+    machine = False
     gateway: ClassVar[dict[int, str]] = {}
     extra_environment: ClassVar[dict[str, str]] = {}
 
@@ -91,7 +122,7 @@ class Wrapper:
 
     def open(self, mtu: int | None) -> Session:
         """Start the engine with a guest; `mtu` None means the engine's own default."""
-        bulk, echo = next(_published), next(_published)
+        bulk, echo = next_ports()
         return self._open(self.command(mtu, self.few_ports(bulk, echo)), bulk, echo)
 
     def open_range(self, ports: range) -> Session | None:
@@ -123,7 +154,7 @@ class Pasta(Wrapper):
 
     name = "pasta"
     title = "pasta"
-    default_mtu = 65520
+    default_mtu: int | None = 65520
     gateway: ClassVar[dict[int, str]] = {4: ROUTER_V4, 6: ROUTER_V6}
 
     def missing(self) -> str | None:
@@ -204,7 +235,8 @@ class Slirp:
 
     name = "slirp4netns"
     title = "slirp4netns"
-    default_mtu = 1500
+    default_mtu: int | None = 1500
+    machine = False
     gateway: ClassVar[dict[int, str]] = {4: "10.0.2.2", 6: "fd00::2"}
 
     def __init__(self, lab: Lab) -> None:
@@ -223,8 +255,7 @@ class Slirp:
         host, log = self.lab.host, self.lab.log(tag)
         namespace = ["unshare", "--user", "--map-root-user", "--net", "--mount", self.lab.probe, "hold", tag]
         holder = host.start(namespace, log=self.lab.log(tag + "-ns"))
-        ports = next(_published), next(_published)
-        session = Session(host, host, self.gateway, tag, *ports, log, started=[holder], forwards_out=False)
+        session = Session(host, host, self.gateway, tag, *next_ports(), log, started=[holder], forwards_out=False)
         ready, signal_ready = os.pipe()
         try:
             session.holder = find_holder(tag, holder, log, host)
@@ -286,9 +317,6 @@ class Slirp:
         after = time.perf_counter()
         session.close()
         return after - before
-
-
-Peer = Native | Pasta | Bucatini | BucatiniPure | Slirp
 
 
 def package_version(package: str) -> str:

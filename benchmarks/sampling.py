@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lab import BenchError, Lab, Space, stop
+from benchmarks.lab import BenchError, Lab, Place, stop
 from benchmarks.peers import Peer
 from benchmarks.session import Session
 
@@ -24,9 +24,9 @@ class Bench:
     seconds: float
     udp_rate: float
 
-    def probe(self, space: Space, *words: object) -> dict[str, Any]:
-        """Run the probe to its end in `space`."""
-        return space.run_json([self.lab.probe, *map(str, words)], self.seconds + 15)
+    def probe(self, place: Place, *words: object) -> dict[str, Any]:
+        """Run the probe to its end in `place`."""
+        return place.run_json([self.lab.probe, *map(str, words)], self.seconds + 15)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Case:
     """One measurement. `mtu` None: the engine's own default. `keys` are the rows it fills, all lost if it fails.
 
     `measure` gets a session; or, for a case that starts engines itself (`fresh`), the peer. `brief`: so short that one
-    sample says little, more are taken."""
+    sample says little, more are taken. `machine`: for the peers whose guest is a virtual machine, and for no other."""
 
     groups: frozenset[str]
     keys: tuple[str, ...]
@@ -42,9 +42,10 @@ class Case:
     measure: Callable[[Bench, Session, Record], None] | None = None
     fresh: Callable[[Bench, Peer, Record], None] | None = None
     brief: bool = False
+    machine: bool = False
 
 
-def iperf(bench: Bench, client: Space, server: Space, host: str, port: int, *options: str) -> tuple[float, int]:
+def iperf(bench: Bench, client: Place, server: Place, host: str, port: int, *options: str) -> tuple[float, int]:
     """One iperf3 test of whole seconds with a server of its own. Returns bits per second and bytes at the receiver."""
     log = bench.lab.log("iperf3-server")
     process = server.start(["iperf3", "-s", "-1", "-p", str(port)], log=log)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import processes
-from benchmarks.lab import BenchError, Lab, Space, TooLateError, last_line, poll_until, stop
+from benchmarks.lab import BenchError, Lab, Place, Process, Space, TooLateError, last_line, poll_until, stop
 
 ECHO_PORT, BULK_PORT = 6001, 6002
 """What the host serves: an echo server of TCP and UDP that always runs, and one iperf3 server per test."""
@@ -29,7 +29,7 @@ class Session:
     on the host's loopback and in the guest. `forwards_out`: the guest's own loopback leads to the host's at ECHO_PORT
     (TCP and UDP) and BULK_PORT (TCP)."""
 
-    guest: Space
+    guest: Place
     host: Space
     gateway: dict[int, str]
     tag: str
@@ -38,7 +38,7 @@ class Session:
     log: Path | None = None
     holder: int | None = None
     started: list[subprocess.Popen[str]] = field(default_factory=list)
-    helpers: list[subprocess.Popen[str]] = field(default_factory=list)
+    helpers: list[Process] = field(default_factory=list)
     forwards_out: bool = True
 
     def alive(self) -> bool:
@@ -109,10 +109,10 @@ def find_holder(tag: str, process: subprocess.Popen[str], log: Path, host: Space
 def finish(lab: Lab, session: Session) -> None:
     """Make the guest's namespace ready for clients and wait until it reaches the host's loopback."""
     assert session.holder is not None
-    session.guest = Space(session.holder, lab.host.uid, lab.host.gid, lab.host.home)
-    session.guest.run(["ip", "link", "set", "lo", "up"], 5, root=True)
-    session.guest.widen_ports()
-    session.guest.run([lab.probe, "reach", session.gateway[4], str(ECHO_PORT), "10"], 20)
+    guest = session.guest = Space(session.holder, lab.host.uid, lab.host.gid, lab.host.home)
+    guest.run(["ip", "link", "set", "lo", "up"], 5, root=True)
+    guest.widen_ports()
+    guest.run([lab.probe, "reach", session.gateway[4], str(ECHO_PORT), "10"], 20)
 
 
 def read_some(fd: int) -> bytes:

@@ -6,8 +6,9 @@ A missing value is shown as "-"; the reason is a footnote.
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.rows import (
@@ -22,13 +23,13 @@ from benchmarks.rows import (
     PURE,
     ROWS,
     SLIRP,
+    VM_DGRAM,
+    VM_PASST,
+    VM_STREAM,
+    VM_USER,
     Goal,
     Row,
 )
-
-COLUMNS = (NATIVE, COMPILED, PURE, PASTA, SLIRP)
-_TITLES = {COMPILED: "bucatini", PURE: "pure"}
-_RATIO_TITLES = ("/ pasta", "/ slirp4netns", "/ best at own MTU", "pure / best", "goal")
 
 
 @dataclass
@@ -71,6 +72,11 @@ def divide(ours: float | None, theirs: float | None) -> float | None:
     return ours / theirs if ours is not None and theirs else None
 
 
+def over(ours: str, theirs: str) -> Callable[[Row, Results], float | None]:
+    """The ratio of two peers in one row."""
+    return lambda row, results: divide(results.median(row.key, ours), results.median(row.key, theirs))
+
+
 def best(row: Row, values: Sequence[float | None]) -> float | None:
     """The best of the values that are there, in the row's sense of good."""
     there = [value for value in values if value is not None]
@@ -94,6 +100,50 @@ def best_peer_at_own_mtu(row: Row, results: Results) -> float | None:
         if results.median(row.key, peer) is not None and not tried:
             return None
     return best(row, [results.median(key, peer) for peer, key in row.own_mtu_keys])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of the groups that compare the same peers: a value per peer (its title), then ratios."""
+
+    peers: dict[str, str]
+    ratios: dict[str, Callable[[Row, Results], float | None]]
+
+    def header(self) -> list[str]:
+        """The column titles."""
+        return ["measure (median)", "unit", *self.peers.values(), *self.ratios, "goal"]
+
+
+NAMESPACES = Layout(
+    {NATIVE: "native", COMPILED: "bucatini", PURE: "pure", PASTA: "pasta", SLIRP: "slirp4netns"},
+    {
+        "/ pasta": over(COMPILED, PASTA),
+        "/ slirp4netns": over(COMPILED, SLIRP),
+        "/ best at own MTU": lambda row, results: divide(
+            results.median(row.key, COMPILED), best_peer_at_own_mtu(row, results)
+        ),
+        "pure / best": lambda row, results: divide(results.median(row.key, PURE), best_peer(row, results)),
+    },
+)
+MACHINES = Layout(
+    {
+        VM_STREAM: "bucatini stream",
+        VM_USER: "bucatini vhost-user",
+        VM_DGRAM: "bucatini dgram",
+        VM_PASST: "passt stream",
+    },
+    {
+        "stream / passt": over(VM_STREAM, VM_PASST),
+        "vhost-user / passt": over(VM_USER, VM_PASST),
+        "dgram / passt": over(VM_DGRAM, VM_PASST),
+    },
+)
+COLUMNS = (*NAMESPACES.peers, *MACHINES.peers)
+
+
+def layout_of(group: str) -> Layout:
+    """The columns of a group."""
+    return MACHINES if group == "vm" else NAMESPACES
 
 
 def reference(row: Row, goal: Goal, results: Results) -> float | None:
@@ -150,38 +200,38 @@ def cell(row: Row, peer: str, results: Results, notes: Footnotes) -> str:
 
 def line(row: Row, results: Results, notes: Footnotes) -> list[str]:
     """All cells of one row: label, unit, a value per column, the ratios, the goals."""
-    ours, pure = results.median(row.key, COMPILED), results.median(row.key, PURE)
-    ratios = [
-        *(divide(ours, results.median(row.key, peer)) for peer in OTHERS),
-        divide(ours, best_peer_at_own_mtu(row, results)),
-        divide(pure, best_peer(row, results)),
-    ]
+    layout = layout_of(row.group)
+    ratios = [format_ratio(ratio(row, results)) for ratio in layout.ratios.values()]
     goals = [judge(row, goal, results) for goal in row.goals]
-    values = [cell(row, peer, results, notes) for peer in COLUMNS]
-    return [row.label, row.unit, *values, *map(format_ratio, ratios), "; ".join(filter(None, goals))]
+    values = [cell(row, peer, results, notes) for peer in layout.peers]
+    return [row.label, row.unit, *values, *ratios, "; ".join(filter(None, goals))]
 
 
-def lines_by_group(results: Results, notes: Footnotes) -> list[tuple[str, list[list[str]]]]:
-    """The lines of every group that has a sample or a failure, in table order."""
+def lines_by_group(results: Results, notes: Footnotes) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The title, the header and the lines of every group that has a sample or a failure, in table order."""
     touched = {key for key, _ in results.failures} | results.samples.keys()
     groups: dict[str, list[list[str]]] = {}
     for row in ROWS:
         if row.key in touched:
             groups.setdefault(row.group, []).append(line(row, results, notes))
-    return [(GROUP_TITLES[group], lines) for group, lines in groups.items()]
-
-
-def header() -> list[str]:
-    """The column titles."""
-    return ["measure (median)", "unit", *(_TITLES.get(name, name) for name in COLUMNS), *_RATIO_TITLES]
+    return [(GROUP_TITLES[group], layout_of(group).header(), lines) for group, lines in groups.items()]
 
 
 def render_text(results: Results) -> str:
-    """The table for a terminal: columns padded, labels left, numbers right."""
+    """The table for a terminal: columns padded, labels left, numbers right; headed anew where the columns change."""
     notes = Footnotes()
-    groups = lines_by_group(results, notes)
-    every = [header(), *(cells for _, lines in groups for cells in lines)]
-    last = len(header()) - 1
+    output: list[str] = []
+    for head, groups in itertools.groupby(lines_by_group(results, notes), key=lambda group: group[1]):
+        output += [*([""] if output else []), *_block(head, [(title, lines) for title, _, lines in groups])]
+    if notes.reasons:
+        output += ["", *(f"[{i}] {reason}" for i, reason in enumerate(notes.reasons, 1))]
+    return "\n".join(output) + "\n"
+
+
+def _block(head: list[str], groups: Sequence[tuple[str, list[list[str]]]]) -> list[str]:
+    """The header and the lines of groups with the same columns."""
+    last = len(head) - 1
+    every = [head, *(cells for _, lines in groups for cells in lines)]
     widths = [max(len(cells[i]) for cells in every) for i in range(last)]
 
     def pad(cells: Sequence[str]) -> str:
@@ -189,9 +239,4 @@ def render_text(results: Results) -> str:
         right = [text.rjust(width) for text, width in zip(cells[2:last], widths[2:], strict=True)]
         return "  ".join([*left, *right, cells[last]]).rstrip()
 
-    output = [pad(header())]
-    for title, lines in groups:
-        output += ["", title, *map(pad, lines)]
-    if notes.reasons:
-        output += ["", *(f"[{i}] {reason}" for i, reason in enumerate(notes.reasons, 1))]
-    return "\n".join(output) + "\n"
+    return [pad(head), *(text for title, lines in groups for text in ("", title, *map(pad, lines)))]

@@ -1,8 +1,10 @@
 """The pure parts of scripts/bench: medians, ratios, goals, footnotes, the table as text and as a document section, the
-choice of rows, and the options that forward ports."""
+choice of rows, the options that forward ports, and the archive that a virtual machine boots."""
 
 from __future__ import annotations
 
+import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,13 +14,14 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import document, table
+from benchmarks import document, table, vm_image
 from benchmarks.cases import all_cases
-from benchmarks.lab import RESERVED_PORTS, Lab
+from benchmarks.lab import RESERVED_PORTS, BenchError, Lab
 from benchmarks.main import parse_arguments, select
 from benchmarks.peers import Bucatini, Native, Pasta, Slirp
-from benchmarks.rows import ABSOLUTE, BEST, COMPILED, PASTA, PURE, ROWS, SLIRP, Goal, Row
+from benchmarks.rows import ABSOLUTE, BEST, COMPILED, PASTA, PURE, ROWS, SLIRP, VM_PASST, VM_STREAM, Goal, Row
 from benchmarks.table import Results
+from benchmarks.vm_peers import BucatiniDgram, BucatiniStream, BucatiniUser, MachinePeer, Passt
 
 BY_KEY = {row.key: row for row in ROWS}
 UP = "tcp.up.1500.1.v4"
@@ -74,6 +77,50 @@ def test_both_engines_are_asked_for_the_same_forwards() -> None:
 def test_who_cannot_forward_a_range_has_no_value_there(peer: type[Native | Slirp]) -> None:
     assert peer(Lab()).start_up(RESERVED_PORTS) is None
     assert peer(Lab()).open_range(RESERVED_PORTS) is None
+
+
+def test_every_engine_for_machines_listens_where_qemu_connects_and_publishes_the_same_ports() -> None:
+    for engine in (BucatiniStream(Lab()), BucatiniUser(Lab()), BucatiniDgram(Lab()), Passt(Lab())):
+        words = " ".join(engine.command("/run/link", 7000, 7001))
+        assert "/run/link" in words
+        assert "path=/run/link" in " ".join(engine.network("/run/link"))
+        ours = "-p 127.0.0.1:7000:7000 -p 127.0.0.1:7001:7001 -p 127.0.0.1:7001:7001/udp"
+        assert words.endswith("-t 7000,7001 -u 7001" if isinstance(engine, Passt) else ours)
+
+
+def test_an_engine_whose_guest_does_not_come_up_is_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def fail(peer: MachinePeer) -> None:
+        tried.append(peer)
+        raise BenchError("no lease")
+
+    monkeypatch.setattr(MachinePeer, "_open", fail)
+    peer = Passt(Lab())
+    for _ in range(5):
+        with pytest.raises(BenchError, match="no lease"):
+            peer.open(None)
+    assert len(tried) == 2
+
+
+def test_what_a_machine_boots_is_an_archive_that_cpio_reads(tmp_path: Path) -> None:
+    entries = [("bin", stat.S_IFDIR | 0o755, b""), ("bin/a", stat.S_IFREG | 0o755, b"12345"), ("b", stat.S_IFLNK, b"a")]
+    data = b"".join(vm_image.archive(iter(entries)))
+    found, at = [], 0
+    while not found or found[-1][0] != "TRAILER!!!":
+        fields = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        assert data[at : at + 6] == b"070701"
+        size, name = fields[6], data[at + 110 : at + 110 + fields[11] - 1].decode()
+        at += 110 + fields[11] + -(110 + fields[11]) % 4
+        found.append((name, fields[1], data[at : at + size]))
+        at += size + -size % 4
+    assert found[:-1] == entries
+    assert at == len(data)
+
+
+@pytest.mark.parametrize("script", [vm_image.INIT, vm_image.LEASE])
+def test_the_scripts_of_a_machine_are_well_formed(script: str) -> None:
+    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False, timeout=10).returncode == 0
 
 
 def test_rows_at_own_mtu_exist() -> None:
@@ -187,6 +234,22 @@ def test_text_columns_line_up() -> None:
     made = results(native=20.0, bucatini=8.0, pure=4.0, pasta=1.0, slirp4netns=0.5)
     lines = [line for line in table.render_text(made).splitlines() if "  " in line]
     assert lines[0].index("/ pasta") + len("/ pasta") == lines[1].index("8.00x", 60) + len("8.00x")
+
+
+def test_machines_have_columns_of_their_own_under_a_header_of_their_own() -> None:
+    made = results(bucatini=8.0, pasta=1.0)
+    made.add("vm.crr", VM_STREAM, 300.0)
+    made.add("vm.crr", VM_PASST, 400.0)
+    text = table.render_text(made)
+    assert text.count("measure (median)") == 2
+    heads = [line for line in text.splitlines() if line.startswith("measure")]
+    assert "/ pasta" in heads[0]
+    assert "/ passt" not in heads[0]
+    assert "bucatini stream" in heads[1]
+    assert "/ pasta" not in heads[1]
+    assert "0.75x" in text
+    markdown = document.render_markdown(made, {}, "")
+    assert markdown.count("| measure (median) |") == 2
 
 
 def test_document_starts_from_the_skeleton_and_keeps_what_people_wrote() -> None:
