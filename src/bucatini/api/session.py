@@ -185,8 +185,8 @@ async def _run(served: Sequence[_Served], wait: Callable[[], Awaitable[int]]) ->
     try:
         return await waiting
     finally:
-        for each in ends:
-            each.cancel()
+        for end in ends:
+            end.cancel()
 
 
 def _parts(job: Job, plug: Plug) -> Parts:

@@ -6,15 +6,16 @@ ports are bound next. A hypervisor may connect as soon as the line that says so 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import stat
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from bucatini.base.errors import ConfigError, HostError
+from bucatini.base.errors import ConfigError
 from bucatini.host.tap import Offloads
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def vm(config: VmConfig) -> int:
     """
     from bucatini.api.blueprint import Blueprint
     from bucatini.api.jobs import job_of
-    from bucatini.api.session import Job, Plug, serve_all
+    from bucatini.api.session import Job, serve_all
     from bucatini.observe.observers import Observers
 
     end_quietly()
@@ -68,15 +69,15 @@ def vm(config: VmConfig) -> int:
 
 
 def end_quietly() -> None:
-    """From here on a signal ends us with status 0, also before the loop that handles it runs: who waits for the path of a
-    socket may be done with us as soon as it is there.
+    """From here on a signal ends us with status 0, also before the loop that handles it runs: who waits for a socket's
+    path may be done with us as soon as it is there.
     """
     for number in ENDING:
         if signal.getsignal(number) is signal.SIG_DFL or number == signal.SIGINT:
             signal.signal(number, _end)
 
 
-def _end(number: int, frame: object) -> None:
+def _end(_number: int, _frame: object) -> None:
     sys.exit(0)
 
 
@@ -116,7 +117,10 @@ def open_link(spec: LinkSpec, *, one_off: bool) -> tuple[Any, Offloads]:
         from bucatini.links.vhost_user.link import NO_OFFLOADS, VhostUserLink
 
         return VhostUserLink(name, Door(listen_at(spec.where), spec.where), one_off=one_off), NO_OFFLOADS
-    raise ConfigError(f"{name}: not there yet")
+    from bucatini.links.packet import OFFLOADS as PACKET_OFFLOADS
+    from bucatini.links.packet import PacketLink, open_packet
+
+    return PacketLink(name, *open_packet(spec.where)), PACKET_OFFLOADS
 
 
 def _of_descriptor(spec: LinkSpec) -> tuple[Any, Offloads]:
@@ -129,7 +133,7 @@ def _of_descriptor(spec: LinkSpec) -> tuple[Any, Offloads]:
     except OSError as error:
         raise ConfigError(f"{spec}: {error.strerror}") from None
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"{spec}: must be a socket or an open TAP device")
+        return _of_tap(spec, number)
     sock = socket.socket(fileno=number)
     os.set_inheritable(number, False)
     if sock.type == socket.SOCK_STREAM:
@@ -145,7 +149,19 @@ def _of_descriptor(spec: LinkSpec) -> tuple[Any, Offloads]:
 
         return UnixDatagramLink(str(spec), sock), OFFLOADS
     sock.detach()
-    raise HostError(f"{spec}: a socket of this kind carries no frames; accepted: stream, datagram, seqpacket")
+    raise ConfigError(f"{spec}: a socket of this kind carries no frames; accepted: stream, datagram, seqpacket")
+
+
+def _of_tap(spec: LinkSpec, number: int) -> tuple[Any, Offloads]:
+    from bucatini.host.tap import adopt_tap
+    from bucatini.links.tap import TapLink
+
+    try:
+        tap = adopt_tap(number)
+    except OSError as error:
+        why = error.strerror if error.errno == errno.EINVAL else "must be a socket or an open TAP device"
+        raise ConfigError(f"{spec}: {why}") from None
+    return TapLink(tap.descriptor), tap.offloads
 
 
 def until_ended(ready: Callable[[], None]) -> Callable[[], Awaitable[int]]:

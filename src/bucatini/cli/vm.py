@@ -34,7 +34,8 @@ exit status:
 
 examples:
   bucatini vm --socket net.sock -p 2222:22
-      qemu-system-x86_64 ... -device virtio-net-pci,netdev=n -netdev stream,id=n,server=off,addr.type=unix,addr.path=net.sock
+      qemu-system-x86_64 ... -device virtio-net-pci,netdev=n
+          -netdev stream,id=n,server=off,addr.type=unix,addr.path=net.sock
   bucatini vm --vhost-user net.sock                      the fastest: superframes in the guest's own memory
       qemu-system-x86_64 ... -object memory-backend-memfd,id=m,size=1G,share=on -machine memory-backend=m
           -chardev socket,id=c,path=net.sock -netdev vhost-user,id=n,chardev=c -device virtio-net-pci,netdev=n
@@ -64,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("links, each one guest")
     for name, metavar, help_text in (
         ("socket", "PATH", "UNIX stream socket, frames behind their length (QEMU's stream netdev, libkrun)"),
-        ("vhost-user", "PATH", "vhost-user back end: the hypervisor shares the guest's memory (QEMU, cloud-hypervisor)"),
+        ("vhost-user", "PATH", "vhost-user back end, in the guest's own memory (QEMU, cloud-hypervisor)"),
         ("dgram", "LOCAL[,REMOTE]", "UNIX datagram socket, bare frames, at LOCAL; the guest is at REMOTE (default: "
          "where its first frame comes from)"),
         ("seqpacket", "PATH", "UNIX seqpacket socket, bare frames"),

@@ -61,7 +61,7 @@ def vm_config(arguments: Any) -> VmConfig:
     guests = []
     for number, given in enumerate(arguments.guests):
         ports = {
-            name: tuple([*(getattr(arguments, option) if not number else ()), *given.get(option, ())])
+            name: (*(getattr(arguments, option) if not number else ()), *given.get(option, ()))
             for name, option in (("publish", "publish"), ("tcp_in", "tcp_ports"), ("udp_in", "udp_ports"))
         }
         guests.append(VmGuest(link=LinkSpec(given["kind"], given["where"]), **ports))

@@ -102,7 +102,7 @@ class VmConfig(GuestConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tru
                 self.of_guest(number).check_one()
         self.of_guest(0).check_one()
         if self.control is not None and len(self.guests) > 1:
-            raise ConfigError(f"--control {self.control!r}: serves one guest; start one engine per guest to have several")
+            raise ConfigError(f"--control {self.control!r}: serves one guest; several need an engine each")
 
     def check_one(self) -> None:
         """What holds for each guest by itself."""

@@ -157,6 +157,7 @@ class Translator:
         self.ingress = Ingress(packet, table, settings, gateway, parts.decide, isn, self.sink, self.addresses)
         if parts.learns_mac:
             self.ingress.meet = self._meet
+            self.sink.ask = self._ask
         judged = self.link.judged if isinstance(self.link, CapturedLink) else None
         self.ended = asyncio.Event()
         self.reader = LinkReader(
@@ -291,8 +292,23 @@ class Translator:
         if self.parts.say is not None:
             self.parts.say(line)
 
+    def link_joined(self) -> None:
+        """A guest is there, perhaps one that was served by an engine before us and sees no reason to say a word."""
+        if self.sink.ask is not None:
+            for address in self.addresses.all():
+                self._ask(address)
+
+    def _ask(self, address: bytes) -> None:
+        self.sink.transmit_error(self.ingress.gateway.who_has(address))
+
     def _meet(self, mac: bytes) -> None:
-        """The guest's frames come from `mac`, which is not the address known so far."""
+        """The guest's frames come from `mac`, which is not the address known so far. What was begun without knowing
+        goes there as well; later changes are for what begins later, or a guest could keep us busy with them.
+        """
+        if self.sink.ask is not None:
+            self.sink.ask = None
+            for flow in self.sink.table.all():
+                flow.template = mac + flow.template[len(mac) :]
         settings = dataclasses.replace(self.ingress.settings, guest_mac=mac)
         self.ingress.settings = self.sink.settings = self.publisher.settings = settings
         self.ingress.gateway.reconfigure(settings)

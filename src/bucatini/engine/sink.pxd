@@ -11,7 +11,7 @@ from bucatini.stack.egress cimport Egress
 
 
 cdef class Sink:
-    cdef public object arena, link, gateway, reactor, settings, counters, service_stream, resolver, outbound, multicast, direct
+    cdef public object arena, link, gateway, reactor, settings, counters, service_stream, resolver, outbound, multicast, direct, ask
     cdef public Deadlines deadlines
     cdef public Egress egress
     cdef public FlowTable table

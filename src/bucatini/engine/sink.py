@@ -23,6 +23,7 @@ from typing import Any
 from bucatini.base.address import Endpoint, family_of
 from bucatini.base.events import Ending, FlowClosed, FlowOpened, FlowRefused, Listener
 from bucatini.base.reasons import Counters, DropReason
+from bucatini.base.verdict import INGRESS
 from bucatini.engine.datagrams import Datagrams
 from bucatini.engine.layout import BATCH, REASSEMBLY_AT, TRANSMIT_AT
 from bucatini.engine.reactor import Reactor
@@ -112,6 +113,9 @@ class Sink:
         self.now = 0.0
         self.direct: Any = None
         """`pull` of a link that takes payload straight into the guest's memory, see `links.vhost_user`."""
+        self.ask: Callable[[bytes], None] | None = None
+        """Asks for the MAC address of a guest that is to be spoken to at this address and was never heard; None: known.
+        """
         self.sent_frames = 0
         self.last_refusal = ""
         self.bug_seen = False
@@ -378,6 +382,8 @@ class Sink:
 
     def opened(self, flow: Any) -> None:
         """A flow was let in: give it its template and tell everybody."""
+        if self.ask is not None and flow.direction == INGRESS:
+            self.ask(flow.guest.address)
         self.egress.prepare(flow, flow.guest, flow.peer, flow.protocol)
         if flow.protocol == 6:
             flow.peek_skips = self.peek_skips

@@ -8,9 +8,9 @@ frames per turn.
 
 Data flow, guest to host. A segment that begins at `rcv_nxt` is pushed into the socket straight from the frame; what
 the socket takes is acknowledged, once per turn. Small ones that follow each other within one batch are gathered and
-pushed together: they count as taken at once, and what the socket leaves of them is taken back (`gathered_pushed`). What lies ahead of a gap is kept within bounds (`tcp_gap`); equal
-ACKs make the guest's fast retransmit bring it again. When the socket takes only a part, the rest is dropped and asked
-for again as soon as the socket has room (`refused_tail`).
+pushed together: they count as taken at once, and what the socket leaves is taken back (`gathered_pushed`). What lies
+ahead of a gap is kept within bounds (`tcp_gap`); equal ACKs make the guest's fast retransmit bring it again. When the
+socket takes only a part, the rest is dropped and asked for again as soon as the socket has room (`refused_tail`).
 
 Data flow, host to guest. See `tcp_output`.
 
@@ -486,8 +486,8 @@ def _gathers(flow: TcpFlow, view: TcpView, length: int, window: int) -> bool:
 
 
 def gathered_pushed(flow: TcpFlow, took: int, total: int, out: TcpOut) -> None:
-    """The socket was given the `total` bytes that were gathered and took `took`, or failed with `-errno`: what it left is
-    the guest's to send again.
+    """The socket was given the `total` bytes that were gathered and took `took`, or failed with `-errno`: what it left
+    is the guest's to send again.
     """
     if took == total:
         return

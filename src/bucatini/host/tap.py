@@ -18,13 +18,14 @@ import os
 import struct
 from typing import NamedTuple
 
-__all__ = ["VNET_HEADER_LENGTH", "Offloads", "Tap", "open_tap", "read_mac"]
+__all__ = ["VNET_HEADER_LENGTH", "Offloads", "Tap", "adopt_tap", "open_tap", "read_mac"]
 
 VNET_HEADER_LENGTH = 12
 """Bytes of the virtio-net header before each frame: with `num_buffers`, as VIRTIO 1.x has it."""
 
 _SIOCGIFHWADDR = 0x8927
 _TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
 _TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
 _TUNSETVNETLE = 0x400454DC
@@ -99,6 +100,21 @@ def open_tap(name: str, wanted: Offloads, *, reuse: bool = False) -> Tap:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def adopt_tap(descriptor: int) -> Tap:
+    """An open TAP that somebody else made, with the best offloads there are. It becomes the caller's own.
+
+    Raises OSError: ENOTTY of a descriptor that is none, EINVAL of a TUN or of one opened without IFF_VNET_HDR.
+    """
+    flags = struct.unpack_from("16xH", fcntl.ioctl(descriptor, _TUNGETIFF, bytes(40)))[0]
+    if not flags & _IFF_TAP or not flags & _IFF_VNET_HDR or not flags & _IFF_NO_PI:
+        raise OSError(errno.EINVAL, "must be a TAP opened with IFF_NO_PI and IFF_VNET_HDR")
+    fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_LENGTH))
+    fcntl.ioctl(descriptor, _TUNSETVNETLE, struct.pack("i", 1))
+    os.set_blocking(descriptor, False)
+    os.set_inheritable(descriptor, False)
+    return Tap(descriptor, _negotiate(descriptor, Offloads()), read_mac(descriptor))
 
 
 def read_mac(descriptor: int) -> bytes:

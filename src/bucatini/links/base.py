@@ -39,6 +39,9 @@ class LinkOwner(Protocol):
     def offloads_changed(self, offloads: Offloads) -> None:
         """The guest's driver can do this from now on."""
 
+    def link_joined(self) -> None:
+        """A guest can hear us from now on."""
+
     def link_ended(self) -> None:
         """Nobody is at the far end, and nobody will be."""
 
@@ -61,8 +64,8 @@ class Link(Protocol):
         """Begin to serve: watch what has to be watched."""
 
     def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
-        """Read up to `count` frames into slots, or as many as `lengths` has places for. The number read; 0 at the end of
-        the link; `-errno` when there is none. A length below zero is the negative `DropReason` of a frame that is void.
+        """Read up to `count` frames into slots, or as many as `lengths` has places for. The number read; 0 at the end
+        of the link; `-errno` when there is none. A length below zero is the negative `DropReason` of a void frame.
         """
 
     def done(self) -> None:

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import select
 import socket
+from typing import Any
 
 from bucatini.host.tap import Offloads
 from bucatini.links.base import LinkOwner
@@ -46,7 +47,7 @@ class SocketLink:
     def __init__(self, name: str, door: Door | None, sock: socket.socket | None, prefixed: bool, one_off: bool) -> None:
         self.name = name
         self.door = door
-        self.sock = sock
+        self.sock: Any = sock
         self.fd = -1
         self.header = 0
         self.positions: list[int] | None = None
@@ -80,6 +81,8 @@ class SocketLink:
                 sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
         self.owner.reactor.watch(self.fd, self.ready, EPOLLIN)
         self.owner.say(f"{self.name}: connected, process {peer_process(sock)}")
+        if self.room():
+            self.owner.link_joined()
         if self.full:
             self.full = False
             self.owner.room_again()

@@ -1,8 +1,8 @@
 """Bare frames, one a datagram: SOCK_DGRAM (QEMU's dgram netdev, vfkit, Tart, krunkit) and SOCK_SEQPACKET (User-mode
 Linux, BESS).
 
-*Seqpacket* has connections, and an end; it is served like a stream. *Datagrams* have neither. We bind `local`; the guest
-is at `remote`, or wherever its first datagram comes from. Once it is known we connect to it, because an unconnected
+*Seqpacket* has connections, and an end; it is served like a stream. *Datagrams* have neither. We bind `local`; the
+guest is at `remote`, or wherever its first datagram comes from. Once it is known we connect to it: an unconnected
 sender may leave only a few frames in the other's queue (net.unix.max_dgram_qlen, unix(7)), and because then the kernel
 says when there is room again. A connected socket hears its peer only: so whether the file at the guest's path is still
 the same one is looked at every `LOOK` seconds, and a new one, a hypervisor that was started anew, is connected to.
@@ -92,18 +92,17 @@ class UnixDatagramLink(SocketLink):
     def meet(self, address: Any) -> None:
         """The guest is at `address`: connect to it, if it is there."""
         try:
-            assert self.sock is not None
             self.sock.connect(address)
         except OSError:
             return
         self.known = True
         self.remote = address
         self.place = _place(address)
-        if self.owner is not None:
-            self.owner.say(f"{self.name}: frames go to {address!r}")
+        assert self.owner is not None
+        self.owner.say(f"{self.name}: frames go to {address!r}")
+        self.owner.link_joined()
         if self.full:
             self.full = False
-            assert self.owner is not None
             self.owner.room_again()
 
     def forget(self) -> None:
@@ -138,7 +137,6 @@ class UnixDatagramLink(SocketLink):
 
     def _first(self, arena: Arena, at: int, stride: int, lengths: list[int]) -> int:
         """A datagram of somebody who is not known yet."""
-        assert self.sock is not None
         try:
             got, address = self.sock.recvfrom_into(arena.view[at : at + stride], stride)
         except OSError as error:

@@ -1,8 +1,8 @@
 """The only unsafe code of the program: memory that frames live in, and the system calls that act on it.
 
-Pairs of twins stand behind one interface: `fast`, `fast_outbox`, `fast_rings` and `fast_splices` (Cython: pointers, `msghdr` arrays,
-no exception for EAGAIN), `slow` and its like (plain Python, same results). The first that is there is taken; `FORM`
-says which. `BUCATINI_PURE=1` takes the second. Each test of this package runs against both.
+Pairs of twins stand behind one interface: `fast`, `fast_outbox`, `fast_rings` and `fast_splices` (Cython: pointers,
+`msghdr` arrays, no exception for EAGAIN), `slow` and its like (plain Python, same results). The first that is there is
+taken; `FORM` says which. `BUCATINI_PURE=1` takes the second. Each test of this package runs against both.
 
 Results follow one rule: a count of bytes or frames when it is zero or more, `-errno` when the kernel refused. Nothing
 here raises for what a peer or a full buffer can cause; a position outside the arena is a bug of ours and raises

@@ -117,8 +117,8 @@ class Arena:
             return -(error.errno or errno.EIO)
 
     def send_pieces(self, sock: socket.socket, pieces: list[int], count: int) -> int:
-        """sendmsg(2) of `count` pieces, at most 64, on a connected stream; `pieces` holds position and length of each in
-        turn. The bytes sent, or `-errno`.
+        """sendmsg(2) of `count` pieces, at most 64, on a connected stream; `pieces` holds position and length of each
+        in turn. The bytes sent, or `-errno`.
         """
         if not 0 < count <= min(MAX_BATCH, len(pieces) // 2):
             raise ValueError("bad count")

@@ -71,9 +71,8 @@ class Outbox:
         """
         if length < VNET + 14 or length > MAX_FRAME:
             return -errno.EINVAL
+        arena._check(at, length)  # noqa: SLF001  the twin of the same check in C
         view = arena.view[at : at + length]
-        if len(view) != length:
-            raise ValueError(f"{length} bytes at {at} are outside an arena of {arena.size}")
         flags, kind = view[0], view[1]
         if not flags & NEEDS_CSUM:
             return self._add(sock, view[VNET:]) if not kind else -errno.EINVAL
@@ -140,6 +139,7 @@ class Outbox:
         if empty and len(frame) >= DIRECT:
             left = self.flush(sock)
             if left < 0:
+                self.clear()
                 return left
         return 1
 

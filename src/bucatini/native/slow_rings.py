@@ -1,20 +1,20 @@
 """The interpreted twin of `fast_rings`: the rings that a guest's virtio driver and we share, in the guest's memory.
 
-Virtio 1.2 section 2.7, split virtqueues, the device's side. A ring is three tables in guest memory: descriptors (address,
-length, flags, next), the *available* ring, where the driver says which chains of descriptors are ours, and the *used*
-ring, where we give them back. Guest memory is a list of regions that the hypervisor shares with us.
+Virtio 1.2 section 2.7, split virtqueues, the device's side. A ring is three tables in guest memory: descriptors
+(address, length, flags, next), the *available* ring, where the driver says which chains of descriptors are ours, and
+the *used* ring, where we give them back. Guest memory is a list of regions that the hypervisor shares with us.
 
 Everything in there may change at any moment and may be a lie. So each value is read once; an index is below the ring's
 size, or the chain is void; a chain has no more descriptors than the ring has, or it loops and is void; every descriptor
 lies inside one region, or the chain is void. A void chain is given back empty and counted by its reason. An available
-index that is further ahead than the ring is long cannot be mended: the ring is `broken` and rests until it is set up
-anew. Nothing here raises for what a guest wrote.
+index further ahead than the ring is long cannot be mended: the ring is `broken` and rests until it is set up anew.
+Nothing here raises for what a guest wrote.
 
 Frames from the guest are copied into slots of the arena, except that the compiled twin leaves the payload of large TCP
-superframes where it lies (`Arena.send` finds it there) until `finish` gives the chains back. Frames to the guest go into
-as many chains as they need (mergeable buffers, section 5.1.6.4); `peek` reads a socket straight into them, behind the
-room for headers, and `write` then adds those. Notifications in both directions are asked for only when somebody waits
-(event index, section 2.7.7 and 2.7.10).
+superframes where it lies (`Arena.send` finds it there) until `finish` gives the chains back. Frames to the guest go
+into as many chains as they need (mergeable buffers, section 5.1.6.4); `peek` reads a socket straight into them, behind
+the room for headers, and `write` then adds those. Notifications in both directions are asked for only when somebody
+waits (event index, sections 2.7.7 and 2.7.10).
 
 Does not: indirect descriptors (never offered), packed rings, or a log of dirty pages.
 """
@@ -322,11 +322,10 @@ class Ring:
         if self._placed and not 12 < length - self._placed <= LONGEST_HEADERS:
             self._drop_gathered()
         headers = length - self._placed
-        if not self._placed:
-            if self._gather(length) < length:
-                alone = self._chains and not self.mergeable
-                self._drop_gathered()
-                return -errno.EMSGSIZE if alone else -errno.EAGAIN
+        if not self._placed and self._gather(length) < length:
+            alone = self._chains and not self.mergeable
+            self._drop_gathered()
+            return -errno.EMSGSIZE if alone else -errno.EAGAIN
         used, left = [], length
         for head, size in self._chains:
             used.append((head, min(size, left)))
@@ -369,8 +368,8 @@ class Ring:
         return wanted
 
     def listen(self) -> bool:
-        """Have the driver tell us of the next chain that it makes available. Whether that came to nothing, because it was
-        making some available all the while: then look again.
+        """Have the driver tell us of the next chain that it makes available. Whether that came to nothing, because it
+        was making some available all the while: then look again.
         """
         if not self.placed or self._used is None:
             return False

@@ -5,7 +5,7 @@ because an answer would tell the guest that its own address is taken: a request 
 (sender and target equal). A probe, whose sender address is 0.0.0.0, is answered for any other address, since that one
 is indeed in use: by us.
 
-Does not learn anything, and never asks: the guest's MAC is known from its frames.
+`ask_arp` is the other way round, for a guest whose MAC address is not known yet. Does not learn anything.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bucatini.wire.arp import REPLY, REQUEST, ArpRepr, emit_arp, parse_arp
-from bucatini.wire.ethernet import ETHERTYPE_ARP, HEADER_LENGTH
+from bucatini.wire.ethernet import BROADCAST, ETHERTYPE_ARP, HEADER_LENGTH
 
-__all__ = ["ArpSettings", "answer_arp"]
+__all__ = ["ArpSettings", "answer_arp", "ask_arp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +38,9 @@ def answer_arp(frame: bytes | bytearray | memoryview, settings: ArpSettings) -> 
         return None
     reply = ArpRepr(REPLY, settings.mac, request.target_address, request.sender_mac, request.sender_address)
     return request.sender_mac + settings.mac + ETHERTYPE_ARP.to_bytes(2, "big") + emit_arp(reply)
+
+
+def ask_arp(mac: bytes, source: bytes, target: bytes) -> bytes:
+    """The Ethernet frame that asks everybody who has `target`, from `source` at `mac`; packed IPv4 addresses."""
+    request = ArpRepr(REQUEST, mac, source, bytes(6), target)
+    return BROADCAST + mac + ETHERTYPE_ARP.to_bytes(2, "big") + emit_arp(request)

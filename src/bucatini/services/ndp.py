@@ -4,7 +4,8 @@ A solicitation from `::` is duplicate address detection and stays unanswered wha
 take any address. One for the guest's own address stays unanswered too. The rest gets an advertisement with the router,
 solicited and override flags. The validity rules of RFC 4861 section 7.1.1 are all kept, the hop limit of 255 above all.
 
-Does not answer router solicitations: `services.router` does. Does not learn neighbours.
+`ask_ndp` is the other way round, for a guest whose MAC address is not known yet. Does not answer router solicitations:
+`services.router` does. Does not learn neighbours.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from bucatini.wire.ethernet import ETHERTYPE_IPV6, HEADER_LENGTH
 from bucatini.wire.icmp import complete_v6
 from bucatini.wire.ip import IpView
 from bucatini.wire.ipv6 import PROTOCOL_ICMPV6, emit_ipv6
-from bucatini.wire.ndp import NeighborAdvertisement, NeighborSolicitation, emit_ndp, parse_ndp
+from bucatini.wire.ndp import NeighborAdvertisement, NeighborSolicitation, emit_ndp, parse_ndp, solicited_node
 from bucatini.wire.octets import load_bytes
 
-__all__ = ["NdpSettings", "answer_ndp"]
+__all__ = ["NdpSettings", "answer_ndp", "ask_ndp"]
 
 _UNSPECIFIED = bytes(16)
 _HOP_LIMIT = 255
@@ -56,6 +57,17 @@ def answer_ndp(frame: bytes | bytearray | memoryview, settings: NdpSettings) -> 
     if guest_mac[0] & 1:
         return None
     return _advertise(message.target, source, guest_mac, settings.mac)
+
+
+def ask_ndp(mac: bytes, source: bytes, target: bytes) -> bytes:
+    """The Ethernet frame that asks who has `target`, from `source` at `mac`, to its solicited-node group (RFC 4861
+    section 7.2.2); packed IPv6 addresses.
+    """
+    group = solicited_node(target)
+    message = complete_v6(emit_ndp(NeighborSolicitation(target, mac)), source, group)
+    packet = bytearray(40)
+    emit_ipv6(memoryview(packet), 0, len(message), PROTOCOL_ICMPV6, source, group, _HOP_LIMIT)
+    return b"\x33\x33" + group[12:] + mac + ETHERTYPE_IPV6.to_bytes(2, "big") + packet + message
 
 
 def _advertise(target: bytes, destination: bytes, guest_mac: bytes, mac: bytes) -> bytes:

@@ -14,13 +14,13 @@ from typing import Any
 from bucatini.base.address import Endpoint
 from bucatini.base.reasons import DropReason
 from bucatini.flows.tcp_flow import TcpFlow
-from bucatini.services.arp import ArpSettings, answer_arp
+from bucatini.services.arp import ArpSettings, answer_arp, ask_arp
 from bucatini.services.dhcp import answer_dhcp
 from bucatini.services.dhcpv6 import answer_dhcpv6
 from bucatini.services.echo import EchoSettings, answer_echo
 from bucatini.services.icmp_error import ErrorKind, IcmpErrorSettings, icmp_error, icmp_error_packet
 from bucatini.services.membership import group_mac
-from bucatini.services.ndp import NdpSettings, answer_ndp
+from bucatini.services.ndp import NdpSettings, answer_ndp, ask_ndp
 from bucatini.services.router import advertisement, answer_solicitation
 from bucatini.stack.classify import Packet
 from bucatini.stack.reassembly import Reassembler
@@ -108,6 +108,15 @@ class Gateway:
         if packet.icmp.type == ROUTER_SOLICITATION:
             return None if settings.router is None else answer_solicitation(_frame(packet), settings.router)
         return answer_ndp(_frame(packet), self._ndp) if settings.ndp else None
+
+    def who_has(self, address: bytes) -> bytes | None:
+        """The question for the guest's MAC address at one of its addresses; None without an address to ask from."""
+        settings = self.settings
+        if len(address) == 4:
+            source = settings.gateway_ipv4
+            return None if source is None else ask_arp(settings.gateway_mac, source, address)
+        source = settings.gateway_ipv6
+        return None if source is None else ask_ndp(settings.gateway_mac, source, address)
 
     def advertisement(self) -> bytes | None:
         """An unsolicited router advertisement."""

@@ -1,11 +1,11 @@
 """The network device that the front end sets up by messages: features, memory, two rings, eventfds.
 
 `handle` takes one message with its descriptors and returns the reply, or nothing. It owns every descriptor that it is
-given: what is not kept is closed. A message that cannot be is answered with a failure where a reply is wanted, and is an
-error of the connection elsewhere (PeerError): a front end and a back end that disagree about memory must not go on.
+given: what is not kept is closed. A message that cannot be is answered with a failure where a reply is wanted, and is
+an error of the connection elsewhere (PeerError): a front end and a back end that disagree about memory must not go on.
 
-Ring 0 leads to the guest, ring 1 comes from it. A ring works between its kick descriptor and GET_VRING_BASE, while it is
-enabled; without VHOST_USER_F_PROTOCOL_FEATURES it is enabled from the start.
+Ring 0 leads to the guest, ring 1 comes from it. A ring works between its kick descriptor and GET_VRING_BASE, while it
+is enabled; without VHOST_USER_F_PROTOCOL_FEATURES it is enabled from the start.
 
 Features are those of virtio 1.2 section 5.1.3 that the stack can use. With MRG_RXBUF and GUEST_TSO a superframe goes
 into the guest's own buffers whole. Does not: legacy devices (VERSION_1 is needed), packed rings, more than one pair of
@@ -19,7 +19,7 @@ import mmap
 import os
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from bucatini.base.errors import PeerError
 from bucatini.host.tap import Offloads
@@ -98,7 +98,7 @@ class Device:
         held = list(descriptors)
         try:
             try:
-                method = _METHODS.get(Request(header.request))  # type: ignore[arg-type]
+                method = self._METHODS.get(Request(header.request))
             except ValueError:
                 method = None
             if method is None:
@@ -215,11 +215,11 @@ class Device:
         address = parse_vring_address(body)
         if address is None:
             raise PeerError("a ring's addresses that are too short")
-        queue = self._queue_of(address.index)
+        queue = self._queue_of(address.ring)
         queue.tables = (address.descriptors, address.available, address.used)
         if not queue.ring.place(queue.size, *queue.tables):
             queue.tables = None
-            raise PeerError(f"ring {address.index} is outside the guest's memory, or of a size that cannot be")
+            raise PeerError(f"ring {address.ring} is outside the guest's memory, or of a size that cannot be")
 
     def _set_vring_base(self, body: bytes, held: list[int]) -> None:
         queue, base = self._state(body)
@@ -273,28 +273,27 @@ class Device:
             queue.kick = queue.call = -1
         self.memory.clear()
 
-
-_METHODS: dict[Request, Any] = {
-    Request.GET_FEATURES: Device._get_features,
-    Request.SET_FEATURES: Device._set_features,
-    Request.SET_OWNER: Device._nothing,
-    Request.RESET_OWNER: Device._nothing,
-    Request.SET_MEM_TABLE: Device._set_mem_table,
-    Request.SET_VRING_NUM: Device._set_vring_num,
-    Request.SET_VRING_ADDR: Device._set_vring_addr,
-    Request.SET_VRING_BASE: Device._set_vring_base,
-    Request.GET_VRING_BASE: Device._get_vring_base,
-    Request.SET_VRING_KICK: Device._set_vring_kick,
-    Request.SET_VRING_CALL: Device._set_vring_call,
-    Request.SET_VRING_ERR: Device._set_vring_err,
-    Request.GET_PROTOCOL_FEATURES: Device._get_protocol_features,
-    Request.SET_PROTOCOL_FEATURES: Device._set_protocol_features,
-    Request.GET_QUEUE_NUM: Device._get_queue_num,
-    Request.SET_VRING_ENABLE: Device._set_vring_enable,
-    Request.GET_MAX_MEM_SLOTS: Device._get_max_mem_slots,
-    Request.ADD_MEM_REG: Device._add_region,
-    Request.REM_MEM_REG: Device._remove_region,
-}
+    _METHODS: ClassVar[dict[Request, Any]] = {
+        Request.GET_FEATURES: _get_features,
+        Request.SET_FEATURES: _set_features,
+        Request.SET_OWNER: _nothing,
+        Request.RESET_OWNER: _nothing,
+        Request.SET_MEM_TABLE: _set_mem_table,
+        Request.SET_VRING_NUM: _set_vring_num,
+        Request.SET_VRING_ADDR: _set_vring_addr,
+        Request.SET_VRING_BASE: _set_vring_base,
+        Request.GET_VRING_BASE: _get_vring_base,
+        Request.SET_VRING_KICK: _set_vring_kick,
+        Request.SET_VRING_CALL: _set_vring_call,
+        Request.SET_VRING_ERR: _set_vring_err,
+        Request.GET_PROTOCOL_FEATURES: _get_protocol_features,
+        Request.SET_PROTOCOL_FEATURES: _set_protocol_features,
+        Request.GET_QUEUE_NUM: _get_queue_num,
+        Request.SET_VRING_ENABLE: _set_vring_enable,
+        Request.GET_MAX_MEM_SLOTS: _get_max_mem_slots,
+        Request.ADD_MEM_REG: _add_region,
+        Request.REM_MEM_REG: _remove_region,
+    }
 
 
 def _u64(value: int) -> bytes:

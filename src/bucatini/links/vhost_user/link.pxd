@@ -5,7 +5,7 @@ cdef class VhostUserLink:
     cdef public object name, door, positions, owner, control, device, to_guest, from_guest
     cdef public object _offloads, _header, _body
     cdef public long header
-    cdef public bint more, borrow, one_off, waits
+    cdef public bint more, borrow, one_off, waits, joined
     cdef public list drops, kicks, _descriptors
 
     @cython.locals(got=long)

@@ -58,6 +58,8 @@ class VhostUserLink:
         self.from_guest: Queue = self.device.queues[FROM_GUEST]
         self.kicks = [-1, -1]
         """Descriptors that are watched, by ring."""
+        self.joined = False
+        """The owner was told that the guest's driver works."""
         self.waits = False
         """For buffers: somebody was told that there is no room."""
         self._offloads = NO_OFFLOADS
@@ -122,7 +124,8 @@ class VhostUserLink:
 
     def _read_header(self, control: socket.socket) -> None:
         """With the descriptors that come with it. All twelve bytes: a front end sends a message with one call."""
-        data, ancillary, _, _ = control.recvmsg(HEADER_LENGTH, CREDENTIALS, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        data, ancillary, _, _ = control.recvmsg(HEADER_LENGTH, CREDENTIALS, flags)
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 whole = len(content) - len(content) % 4
@@ -151,6 +154,9 @@ class VhostUserLink:
                 self._kick_ourselves(self.to_guest.kick)
             else:
                 self.to_guest.ring.ignore()
+            if not self.joined:
+                self.joined = True
+                self.owner.link_joined()
 
     def _unwatch_kicks(self) -> None:
         assert self.owner is not None
@@ -206,8 +212,8 @@ class VhostUserLink:
         self.from_guest.ring.finish()
 
     def pull(self, arena: Arena, sock: socket.socket, headers: int, limit: int, skip: int) -> int:
-        """As `Arena.peek`, straight into the guest's buffers, `headers` bytes behind their start; the next frame that is
-        transmitted has these bytes behind its headers. -ENOBUFS when there is no buffer.
+        """As `Arena.peek`, straight into the guest's buffers, `headers` bytes behind their start; the next frame that
+        is transmitted has these bytes behind its headers. -ENOBUFS when there is no buffer.
         """
         if not self.to_guest.works:
             return -errno.ENOBUFS
@@ -264,6 +270,7 @@ class VhostUserLink:
             os.close(descriptor)
         self._header, self._body, self._descriptors = None, b"", []
         self._new_device()
+        self.joined = False
         self.more = False
         self.door.taken = False
 

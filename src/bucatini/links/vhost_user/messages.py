@@ -91,7 +91,7 @@ class Region(NamedTuple):
 class VringAddress(NamedTuple):
     """Where a ring's tables are, in the front end's address space."""
 
-    index: int
+    ring: int
     descriptors: int
     used: int
     available: int
@@ -124,8 +124,8 @@ def parse_vring_address(body: bytes) -> VringAddress | None:
     """Flags and the log's address are left out: nothing is logged."""
     if len(body) < _ADDRESS.size:
         return None
-    index, _flags, descriptors, used, available, _log = _ADDRESS.unpack_from(body)
-    return VringAddress(index, descriptors, used, available)
+    ring, _flags, descriptors, used, available, _log = _ADDRESS.unpack_from(body)
+    return VringAddress(ring, descriptors, used, available)
 
 
 def parse_region(body: bytes) -> Region | None:

@@ -1,0 +1,14 @@
+cimport cython
+
+
+@cython.final
+cdef class PacketLink:
+    cdef public object name, sock, positions, owner
+    cdef public long header, shift
+    cdef public bint more
+    cdef public list cuts
+
+    @cython.locals(got=long, shift=long, index=long)
+    cpdef long receive(self, object arena, long at, long stride, long count, list lengths) except? -200000
+    @cython.locals(shift=long)
+    cpdef long transmit(self, object arena, long at, long length) except? -200000

@@ -1,0 +1,137 @@
+"""The interface of a TAP that somebody else has open: a packet socket on it is the other end of that wire (packet(7)).
+
+Firecracker, cloud-hypervisor and crosvm open a TAP by its name, so we cannot. The kernel's side of it is an interface
+like any other: what the guest sends arrives there, and what is sent there reaches the guest. With PACKET_VNET_HDR each
+frame has a virtio-net header, so superframes and checksums left undone pass in both directions; where the hypervisor's
+TAP takes none, the kernel cuts and completes them.
+
+The interface needs no address, and should have none: this machine's own stack sees the frames too, and would answer
+for itself. Frames that the hypervisor does not fetch are dropped by the interface's queue, as on any network.
+
+Does not: make the interface, or bring it up. Needs CAP_NET_RAW to open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+
+from bucatini.base.errors import ConfigError, HostError
+from bucatini.host.tap import Offloads
+from bucatini.links.base import LinkOwner
+from bucatini.native import Arena
+
+__all__ = ["OFFLOADS", "PacketLink", "open_packet"]
+
+OFFLOADS = Offloads(uso4=False, uso6=False)
+"""Trains of datagrams are taken from kernels of all ages here."""
+EPOLLIN = select.EPOLLIN
+EAGAIN = errno.EAGAIN
+ETH_P_ALL = 3
+SOL_PACKET = 263
+PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING, PACKET_VNET_HDR_SZ = 15, 23, 24
+LONG_HEADER, SHORT_HEADER = 12, 10
+"""Bytes of the header: that of the arena, and what kernels before 6.4 have."""
+BUFFER = 4 << 20
+
+
+def open_packet(interface: str, *, short: bool = False) -> tuple[socket.socket, int]:
+    """A packet socket on `interface`, and the length of its header. `short` forces the header of older kernels.
+
+    Raises ConfigError when there is no such interface, HostError when the kernel refuses.
+    """
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        raise ConfigError(f"--tap {interface!r}: must be the name of an interface of this host") from None
+    try:
+        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    except PermissionError:
+        raise HostError(f"--tap {interface!r}: needs CAP_NET_RAW, as root or the owner of the namespace has") from None
+    try:
+        made.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        header = SHORT_HEADER if short else _header_length(made)
+        if header == SHORT_HEADER:
+            made.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            with contextlib.suppress(OSError):
+                made.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+        made.bind((interface, ETH_P_ALL))
+    except OSError as error:
+        made.close()
+        raise HostError(f"--tap {interface!r}: {error.strerror}") from None
+    return made, header
+
+
+def _header_length(sock: socket.socket) -> int:
+    try:
+        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR_SZ, LONG_HEADER)
+    except OSError:
+        return SHORT_HEADER
+    return LONG_HEADER
+
+
+class PacketLink:
+    """`sock` and `length` as `open_packet` gives them."""
+
+    def __init__(self, name: str, sock: socket.socket, length: int) -> None:
+        self.name = name
+        self.sock = sock
+        self.shift = LONG_HEADER - length
+        """How much later in its slot a frame begins than the header that the stack expects."""
+        self.header = LONG_HEADER
+        self.positions: list[int] | None = None
+        self.more = False
+        self.cuts: list[int] = []
+        self.owner: LinkOwner | None = None
+
+    def start(self, owner: LinkOwner) -> None:
+        """See `Link`."""
+        self.owner = owner
+        owner.reactor.watch(self.sock.fileno(), owner.frames_ready, EPOLLIN)
+
+    def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
+        """See `Link`."""
+        if len(self.cuts) < len(lengths):
+            self.cuts = [0] * len(lengths)
+        shift = self.shift
+        # Slots are read into from where frames of a short header begin: the last one ends in the next slot's room.
+        got = arena.receive_datagrams(self.sock, at + shift, stride, count, lengths, self.cuts)
+        if got == -errno.ENETDOWN:
+            return -EAGAIN if _exists(self.sock) else 0
+        if shift:
+            for index in range(max(got, 0)):
+                arena.move(at + index * stride, at + index * stride + shift, SHORT_HEADER)
+                lengths[index] += shift if lengths[index] > 0 else 0
+        return got
+
+    def done(self) -> None:
+        """See `Link`."""
+
+    def transmit(self, arena: Arena, at: int, length: int) -> int:
+        """See `Link`."""
+        shift = self.shift
+        if shift:
+            arena.move(at + shift, at, SHORT_HEADER)
+        return arena.send(self.sock, at + shift, length - shift)
+
+    def room(self) -> bool:
+        """See `Link`. The interface drops what it cannot queue, and nobody says when it could again."""
+        return True
+
+    def flush(self) -> None:
+        """See `Link`."""
+
+    def close(self) -> None:
+        """See `Link`."""
+        if self.sock.fileno() >= 0:
+            if self.owner is not None:
+                self.owner.reactor.unwatch(self.sock.fileno())
+            self.sock.close()
+
+
+def _exists(sock: socket.socket) -> bool:
+    """Whether the interface is only down, and not gone."""
+    return bool(sock.getsockname()[0])
