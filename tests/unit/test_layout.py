@@ -24,7 +24,7 @@ FORM = os.environ.get("BUCATINI_TEST_FORM")
 IMPORT_EVERYTHING = """
 import importlib, json, pkgutil, sys, bucatini
 for found in pkgutil.walk_packages(bucatini.__path__, "bucatini."):
-    if not found.name.endswith(("__main__", "._cython", ".native.fast", ".native.fast_splices")):
+    if not found.name.endswith(("__main__", "._cython")) and not found.name.startswith("bucatini.native.fast"):
         importlib.import_module(found.name)
 files = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("bucatini.")}
 print(json.dumps(files))

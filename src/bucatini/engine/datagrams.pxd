@@ -1,12 +1,14 @@
 cimport cython
 
 from bucatini.flows.datagram_flow cimport DatagramFlow
+from bucatini.native.fast cimport Arena as FastArena
 from bucatini.stack.egress cimport Egress
 
 
 @cython.final
 cdef class Datagrams:
-    cdef public object sink, arena
+    cdef public object sink
+    cdef public FastArena arena
     cdef public bint train4, train6
     cdef public list pending, lengths, cuts
 

@@ -1,11 +1,13 @@
 cimport cython
 
+from bucatini.native.fast cimport Arena as FastArena
 from bucatini.stack.ingress cimport Ingress
 
 
 @cython.final
 cdef class LinkReader:
-    cdef public object link, arena, sink, judged, on_end
+    cdef public FastArena arena
+    cdef public object link, sink, judged, on_end
     cdef public Ingress ingress
     cdef public list drops, lengths
     cdef public long frames, batch

@@ -19,13 +19,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bucatini.native import Poller
+
 __all__ = ["Reactor"]
 
 Handler = Callable[[int, int, float], None]
 """Called with descriptor, epoll events and the turn's instant."""
 
 NEVER = float("inf")
-MAX_EVENTS = 256
 _READ = select.EPOLLIN
 _WRITE = select.EPOLLOUT
 
@@ -36,7 +37,7 @@ class Reactor(selectors.BaseSelector):
     """
 
     def __init__(self, end_of_turn: Callable[[float], float] | None = None) -> None:
-        self._epoll = select.epoll()
+        self._epoll = Poller()
         self._handlers: dict[int, Handler] = {}
         self._keys: dict[int, selectors.SelectorKey] = {}
         self._ends = [] if end_of_turn is None else [end_of_turn]
@@ -84,25 +85,16 @@ class Reactor(selectors.BaseSelector):
 
     def turn(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
         """One turn, waiting at most `timeout` seconds. Returns what is ready for asyncio."""
-        if self._next < NEVER:
-            timeout = max(0.0, min(timeout, self._next - time.monotonic()))
-        try:
-            # epoll counts milliseconds; Python rounds up, so a deadline is never early and at most one late.
-            ready = self._epoll.poll(timeout if timeout < NEVER else -1, MAX_EVENTS)
-        except InterruptedError:
-            ready = []
-        now = time.monotonic()
-        handlers = self._handlers
+        return self._turn(time.monotonic() + timeout if 0 < timeout < NEVER else timeout)
+
+    def _turn(self, until: float) -> list[tuple[selectors.SelectorKey, int]]:
+        """One turn, waiting until that instant at most."""
+        poller = self._epoll
+        count = poller.wait(self._next if self._next < until else until)
+        now = poller.now
         theirs: list[tuple[selectors.SelectorKey, int]] = []
-        for descriptor, events in ready:
-            handler = handlers.get(descriptor)
-            if handler is not None:
-                try:
-                    handler(descriptor, events, now)
-                except Exception as error:
-                    self._struck(descriptor, error)
-            elif descriptor in self._keys:
-                theirs.append((self._keys[descriptor], _mask(events) & self._keys[descriptor].events))
+        if count:
+            serve(poller, count, now, self._handlers, self._keys, theirs, self._struck)
         self._next = NEVER
         for end_of_turn in self._ends:
             due = end_of_turn(now)
@@ -124,8 +116,7 @@ class Reactor(selectors.BaseSelector):
         """Turns until asyncio has something to do; see the module."""
         end = NEVER if timeout is None else time.monotonic() + max(timeout, 0.0)
         while True:
-            left = end - time.monotonic() if end < NEVER else NEVER
-            theirs = self.turn(max(left, 0.0))
+            theirs = self._turn(end)
             if theirs or self._interrupted or (end < NEVER and time.monotonic() >= end):
                 self._interrupted = False
                 return theirs
@@ -179,6 +170,30 @@ class Reactor(selectors.BaseSelector):
         self._epoll.close()
         self._handlers.clear()
         self._keys.clear()
+
+
+def serve(
+    poller: Poller,
+    count: int,
+    now: float,
+    handlers: dict[int, Handler],
+    keys: dict[int, selectors.SelectorKey],
+    theirs: list[tuple[selectors.SelectorKey, int]],
+    struck: Callable[[int, Exception], None],
+) -> None:
+    """Call the handlers of the `count` descriptors that are ready; what is asyncio's is added to `theirs`."""
+    for index in range(count):
+        descriptor = poller.descriptor(index)
+        events = poller.events(index)
+        handler = handlers.get(descriptor)
+        if handler is not None:
+            try:
+                handler(descriptor, events, now)
+            except Exception as error:
+                struck(descriptor, error)
+        elif descriptor in keys:
+            key = keys[descriptor]
+            theirs.append((key, _mask(events) & key.events))
 
 
 def _number(fileobj: Any, known: Mapping[int, selectors.SelectorKey] | None = None) -> int:

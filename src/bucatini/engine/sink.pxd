@@ -6,12 +6,14 @@ from bucatini.flows.tcp cimport gathered_pushed, host_connected, host_failed, ho
 from bucatini.flows.tcp_flow cimport TcpFlow
 from bucatini.flows.tcp_gap cimport forget
 from bucatini.flows.tcp_output cimport deadline, flush
+from bucatini.native.fast cimport Arena as FastArena
 from bucatini.stack.deadlines cimport Deadlines
 from bucatini.stack.egress cimport Egress
 
 
 cdef class Sink:
-    cdef public object arena, link, gateway, reactor, settings, counters, service_stream, resolver, outbound, multicast, direct, ask
+    cdef public FastArena arena
+    cdef public object link, gateway, reactor, settings, counters, service_stream, resolver, outbound, multicast, direct, ask
     cdef public Deadlines deadlines
     cdef public Egress egress
     cdef public FlowTable table

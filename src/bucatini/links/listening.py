@@ -63,6 +63,8 @@ def _take_over(path: str, kind: int) -> None:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
     except FileNotFoundError:
         return
+    if path in _served_paths():
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as probe:
         found = probe.connect_ex(path)
     if found in (0, errno.EAGAIN, errno.EPROTOTYPE):
@@ -70,6 +72,17 @@ def _take_over(path: str, kind: int) -> None:
     if found == errno.ECONNREFUSED:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _served_paths() -> set[str]:
+    """Paths of the sockets that this network namespace knows (proc(5)): no need to knock there, which an engine that
+    waits for one guest would take for it.
+    """
+    try:
+        with open("/proc/self/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+            return {line.split(maxsplit=7)[7].rstrip("\n") for line in file if line.count(" ") >= 7}
+    except (OSError, IndexError):
+        return set()
 
 
 def _why(error: OSError) -> str:
@@ -98,12 +111,14 @@ class Door:
         """Whether a guest is inside; set by whoever owns the door."""
         self._sock = sock
         self._file = _identity(path)
+        self._guest: socket.socket | None = None
         self._owner: LinkOwner | None = None
         self._admit: Callable[[socket.socket], None] | None = None
+        self._lost: Callable[[], object] | None = None
 
-    def open(self, owner: LinkOwner, admit: Callable[[socket.socket], None]) -> None:
-        """Begin to accept."""
-        self._owner, self._admit = owner, admit
+    def open(self, owner: LinkOwner, admit: Callable[[socket.socket], None], lost: Callable[[], object]) -> None:
+        """Begin to accept. `lost` is called when another comes and the guest inside has hung up already."""
+        self._owner, self._admit, self._lost = owner, admit, lost
         owner.reactor.watch(self._sock.fileno(), self._ready, EPOLLIN)
 
     def _ready(self, descriptor: int, events: int, now: float) -> None:
@@ -113,12 +128,16 @@ class Door:
             return
         assert self._owner is not None
         assert self._admit is not None
-        if self.taken:
+        assert self._lost is not None
+        if self.taken and _hung_up(self._guest):
+            self._lost()
+        if self.taken or self._sock.fileno() < 0:
             self._owner.say(f"{self.path}: refused process {peer_process(client)}: a guest is connected already")
             client.close()
             return
         client.setblocking(False)
         self.taken = True
+        self._guest = client
         self._admit(client)
 
     def close(self) -> None:
@@ -131,6 +150,15 @@ class Door:
         if self._file is not None and _identity(self.path) == self._file:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
+
+
+def _hung_up(sock: socket.socket | None) -> bool:
+    """Whether the far end is closed, though what it sent before may not have been read."""
+    if sock is None or sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP | select.POLLHUP)
+    return bool(poll.poll(0))
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -1,5 +1,7 @@
 cimport cython
 
+from bucatini.native.fast cimport Arena as FastArena
+
 
 @cython.final
 cdef class PacketLink:
@@ -9,6 +11,6 @@ cdef class PacketLink:
     cdef public list cuts
 
     @cython.locals(got=long, shift=long, index=long)
-    cpdef long receive(self, object arena, long at, long stride, long count, list lengths) except? -200000
+    cpdef long receive(self, FastArena arena, long at, long stride, long count, list lengths) except? -200000
     @cython.locals(shift=long)
-    cpdef long transmit(self, object arena, long at, long length) except? -200000
+    cpdef long transmit(self, FastArena arena, long at, long length) except? -200000

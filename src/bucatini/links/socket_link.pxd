@@ -1,13 +1,17 @@
 cimport cython
 
+from bucatini.native.fast cimport Arena as FastArena
+from bucatini.native.fast_outbox cimport Outbox as FastOutbox
+
 
 cdef class SocketLink:
-    cdef public object name, door, sock, positions, outbox, owner
+    cdef public object name, door, sock, positions, owner
+    cdef public FastOutbox outbox
     cdef public long fd, header
     cdef public bint more, one_off, waits, asked, full
 
     @cython.locals(took=long)
-    cpdef long transmit(self, object arena, long at, long length) except? -200000
+    cpdef long transmit(self, FastArena arena, long at, long length) except? -200000
     cpdef bint room(self) except -1
     cpdef flush(self)
     @cython.locals(left=long)

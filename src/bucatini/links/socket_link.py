@@ -66,7 +66,7 @@ class SocketLink:
         """See `Link`."""
         self.owner = owner
         if self.door is not None:
-            self.door.open(owner, self.join)
+            self.door.open(owner, self.join, self.lost)
         if self.sock is not None:
             self.join(self.sock)
 

@@ -1,5 +1,7 @@
 cimport cython
 
+from bucatini.native.fast cimport Arena as FastArena
+
 
 @cython.final
 cdef class TapLink:
@@ -7,5 +9,5 @@ cdef class TapLink:
     cdef public bint more
     cdef public object positions, _reactor
 
-    cpdef long receive(self, object arena, long at, long stride, long count, list lengths) except? -200000
-    cpdef long transmit(self, object arena, long at, long length) except? -200000
+    cpdef long receive(self, FastArena arena, long at, long stride, long count, list lengths) except? -200000
+    cpdef long transmit(self, FastArena arena, long at, long length) except? -200000

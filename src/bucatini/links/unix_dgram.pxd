@@ -1,5 +1,7 @@
 cimport cython
 
+from bucatini.native.fast cimport Arena as FastArena
+
 from bucatini.links.socket_link cimport SocketLink
 
 
@@ -7,7 +9,7 @@ cdef class UnixSeqpacketLink(SocketLink):
     cdef public list cuts
 
     @cython.locals(got=long)
-    cpdef long receive(self, object arena, long at, long stride, long count, list lengths) except? -200000
+    cpdef long receive(self, FastArena arena, long at, long stride, long count, list lengths) except? -200000
 
 
 cdef class UnixDatagramLink(SocketLink):
@@ -16,7 +18,7 @@ cdef class UnixDatagramLink(SocketLink):
     cdef public bint known
 
     @cython.locals(got=long)
-    cpdef long receive(self, object arena, long at, long stride, long count, list lengths) except? -200000
-    cpdef long transmit(self, object arena, long at, long length) except? -200000
+    cpdef long receive(self, FastArena arena, long at, long stride, long count, list lengths) except? -200000
+    cpdef long transmit(self, FastArena arena, long at, long length) except? -200000
     cpdef bint room(self) except -1
     cpdef long lost(self) except? -200000

@@ -35,3 +35,16 @@ cdef class Arena:
     cdef void return_borrowed(self) noexcept
     cdef Loan *loan_at(self, Py_ssize_t at, Py_ssize_t length) noexcept
     cdef Py_ssize_t cut(self, Loan *loan, Py_ssize_t at, Py_ssize_t length, iovec *into) noexcept
+    cpdef bytes copy(self, Py_ssize_t at, Py_ssize_t length)
+    cpdef move(self, Py_ssize_t to, Py_ssize_t at, Py_ssize_t length)
+    cpdef Py_ssize_t read(self, int fd, Py_ssize_t at, Py_ssize_t length) except? -200000
+    cpdef Py_ssize_t read_frames(self, int fd, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths) except? -200000
+    cpdef Py_ssize_t write(self, int fd, Py_ssize_t at, Py_ssize_t length) except? -200000
+    cpdef Py_ssize_t send(self, sock, Py_ssize_t at, Py_ssize_t length) except? -200000
+    cpdef Py_ssize_t send_pieces(self, sock, list pieces, Py_ssize_t count) except? -200000
+    cpdef Py_ssize_t peek(self, sock, Py_ssize_t at, Py_ssize_t length, Py_ssize_t skip) except? -200000
+    cpdef Py_ssize_t discard(self, sock, Py_ssize_t count) except? -200000
+    cpdef Py_ssize_t set_peek_offset(self, sock, int offset) except? -200000
+    cpdef Py_ssize_t send_space(self, sock) except? -200000
+    cpdef Py_ssize_t send_datagrams(self, sock, list pieces, Py_ssize_t count, long gso_size) except? -200000
+    cpdef Py_ssize_t receive_datagrams(self, sock, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths, list cuts) except? -200000

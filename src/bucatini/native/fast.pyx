@@ -186,7 +186,7 @@ cdef class Arena:
                 break
         return found
 
-    def copy(self, Py_ssize_t at, Py_ssize_t length):
+    cpdef bytes copy(self, Py_ssize_t at, Py_ssize_t length):
         cdef iovec parts[LOAN_PARTS]
         cdef Loan *loan
         cdef Py_ssize_t count, index
@@ -200,17 +200,17 @@ cdef class Arena:
                 )
         return PyBytes_FromStringAndSize(<char *> self.base + at, length)
 
-    def move(self, Py_ssize_t to, Py_ssize_t at, Py_ssize_t length):
+    cpdef move(self, Py_ssize_t to, Py_ssize_t at, Py_ssize_t length):
         self.check(to, length)
         self.check(at, length)
         memmove(self.base + to, self.base + at, length)
 
-    def read(self, int fd, Py_ssize_t at, Py_ssize_t length):
+    cpdef Py_ssize_t read(self, int fd, Py_ssize_t at, Py_ssize_t length) except? -200000:
         self.check(at, length)
         cdef ssize_t got = c_read(fd, self.base + at, length)
         return got if got >= 0 else -errno
 
-    def read_frames(self, int fd, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths):
+    cpdef Py_ssize_t read_frames(self, int fd, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths) except? -200000:
         cdef Py_ssize_t index
         cdef ssize_t got
         self.check_slots(at, stride, count, len(lengths))
@@ -221,12 +221,12 @@ cdef class Arena:
             lengths[index] = got
         return count
 
-    def write(self, int fd, Py_ssize_t at, Py_ssize_t length):
+    cpdef Py_ssize_t write(self, int fd, Py_ssize_t at, Py_ssize_t length) except? -200000:
         self.check(at, length)
         cdef ssize_t done = c_write(fd, self.base + at, length)
         return done if done >= 0 else -errno
 
-    def send(self, sock, Py_ssize_t at, Py_ssize_t length):
+    cpdef Py_ssize_t send(self, sock, Py_ssize_t at, Py_ssize_t length) except? -200000:
         cdef iovec parts[LOAN_PARTS]
         cdef msghdr message
         cdef Loan *loan = NULL
@@ -243,7 +243,7 @@ cdef class Arena:
             done = c_send(PyObject_AsFileDescriptor(sock), self.base + at, length, MSG_DONTWAIT | MSG_NOSIGNAL)
         return done if done >= 0 else -errno
 
-    def send_pieces(self, sock, list pieces, Py_ssize_t count):
+    cpdef Py_ssize_t send_pieces(self, sock, list pieces, Py_ssize_t count) except? -200000:
         cdef iovec parts[MAX_PIECES]
         cdef msghdr message
         cdef Loan *loan
@@ -270,7 +270,7 @@ cdef class Arena:
         done = c_sendmsg(PyObject_AsFileDescriptor(sock), &message, MSG_DONTWAIT | MSG_NOSIGNAL)
         return done if done >= 0 else -errno
 
-    def peek(self, sock, Py_ssize_t at, Py_ssize_t length, Py_ssize_t skip):
+    cpdef Py_ssize_t peek(self, sock, Py_ssize_t at, Py_ssize_t length, Py_ssize_t skip) except? -200000:
         self.check(at, length)
         cdef int fd = PyObject_AsFileDescriptor(sock)
         cdef iovec parts[2]
@@ -295,7 +295,7 @@ cdef class Arena:
             return 0
         return got - skip if got > skip else -EAGAIN
 
-    def discard(self, sock, Py_ssize_t count):
+    cpdef Py_ssize_t discard(self, sock, Py_ssize_t count) except? -200000:
         cdef int fd = PyObject_AsFileDescriptor(sock)
         cdef Py_ssize_t done = 0
         cdef ssize_t got
@@ -308,19 +308,19 @@ cdef class Arena:
             done += got
         return done
 
-    def set_peek_offset(self, sock, int offset):
+    cpdef Py_ssize_t set_peek_offset(self, sock, int offset) except? -200000:
         if c_setsockopt(PyObject_AsFileDescriptor(sock), SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0:
             return -errno
         return 0
 
-    def send_space(self, sock):
+    cpdef Py_ssize_t send_space(self, sock) except? -200000:
         cdef uint32_t info[9]
         cdef socklen_t length = sizeof(info)
         if c_getsockopt(PyObject_AsFileDescriptor(sock), SOL_SOCKET, SO_MEMINFO, info, &length) < 0 or length < sizeof(info):
             return 0
         return <long> info[3] - <long> info[5]
 
-    def send_datagrams(self, sock, list pieces, Py_ssize_t count, long gso_size):
+    cpdef Py_ssize_t send_datagrams(self, sock, list pieces, Py_ssize_t count, long gso_size) except? -200000:
         cdef int fd = PyObject_AsFileDescriptor(sock)
         cdef iovec parts[MAX_BATCH]
         cdef mmsghdr messages[MAX_BATCH]
@@ -370,7 +370,7 @@ cdef class Arena:
         self.gso_size = cuts[0]
         return lengths[0]
 
-    def receive_datagrams(self, sock, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths, list cuts):
+    cpdef Py_ssize_t receive_datagrams(self, sock, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths, list cuts) except? -200000:
         cdef int fd = PyObject_AsFileDescriptor(sock)
         cdef iovec parts[MAX_BATCH]
         cdef mmsghdr messages[MAX_BATCH]

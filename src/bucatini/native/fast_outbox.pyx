@@ -82,12 +82,6 @@ cdef void complete(unsigned char *frame, Py_ssize_t length, Py_ssize_t start, Py
 cdef class Outbox:
     """As `slow_outbox.Outbox`."""
 
-    cdef unsigned char *buffer
-    cdef uint32_t *lengths
-    cdef Py_ssize_t head, tail, first, last
-    cdef readonly Py_ssize_t size
-    cdef readonly bint prefixed
-
     def __cinit__(self, Py_ssize_t size, bint prefixed):
         if size < 2 * LARGEST:
             raise ValueError(f"an outbox of {size} bytes is too small: at least {2 * LARGEST}")
@@ -110,7 +104,7 @@ cdef class Outbox:
     def clear(self):
         self.head = self.tail = self.first = self.last = 0
 
-    def put(self, sock, Arena arena not None, Py_ssize_t at, Py_ssize_t length):
+    cpdef Py_ssize_t put(self, sock, Arena arena, Py_ssize_t at, Py_ssize_t length) except? -200000:
         cdef unsigned char *view
         cdef unsigned char *frame
         cdef Py_ssize_t start, field
@@ -230,7 +224,7 @@ cdef class Outbox:
         memcpy(self.place(length), frame, length)
         return 1
 
-    def flush(self, sock):
+    cpdef Py_ssize_t flush(self, sock) except? -200000:
         cdef int fd = PyObject_AsFileDescriptor(sock)
         cdef ssize_t done
         while self.tail > self.head:

@@ -70,9 +70,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_PEEK, MSG_DONTWAIT
 
 cdef enum:
-    REGIONS = 32
     LARGEST_RING = 32768
-    PARTS = 1024
     LARGEST = 65536 + 1024
     NEXT = 1
     WRITE = 2
@@ -92,13 +90,6 @@ cdef int OVERSIZE = int(DropReason.OVERSIZE)
 
 cdef class GuestMemory:
     """As `slow_rings.GuestMemory`."""
-
-    cdef uint64_t guest[REGIONS]
-    cdef uint64_t size[REGIONS]
-    cdef uint64_t user[REGIONS]
-    cdef unsigned char *base[REGIONS]
-    cdef Py_buffer buffers[REGIONS]
-    cdef readonly Py_ssize_t count
 
     def __cinit__(self):
         self.count = 0
@@ -174,26 +165,6 @@ cdef class GuestMemory:
 cdef class Ring:
     """As `slow_rings.Ring`."""
 
-    cdef readonly GuestMemory memory
-    cdef readonly Py_ssize_t size
-    cdef public bint event_index, mergeable, broken
-    cdef readonly list drops
-    cdef public unsigned int next
-    cdef unsigned char *descriptors
-    cdef unsigned char *available
-    cdef unsigned char *used
-    cdef uint16_t used_index, signalled
-    cdef uint16_t waiting[64]
-    cdef Py_ssize_t waiting_count
-    cdef Py_ssize_t filled
-    cdef iovec parts[PARTS]
-    cdef Py_ssize_t part_count
-    cdef uint16_t heads[PARTS]
-    cdef uint32_t sizes[PARTS]
-    cdef Py_ssize_t chain_count
-    cdef Arena lender
-    """Whose slots hold borrowed payload until `finish`."""
-
     def __init__(self, GuestMemory memory not None, list drops not None):
         if len(drops) < len(DropReason):
             raise ValueError("drops: too short")
@@ -232,7 +203,7 @@ cdef class Ring:
     def placed(self):
         return self.available != NULL and not self.broken
 
-    def count(self):
+    cpdef Py_ssize_t count(self) except -1:
         return self.ahead()
 
     cdef Py_ssize_t ahead(self) except -1:
@@ -285,7 +256,9 @@ cdef class Ring:
 
     # -- from the guest
 
-    def receive(self, Arena arena not None, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths, bint borrow):
+    cpdef Py_ssize_t receive(
+        self, Arena arena, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths, bint borrow
+    ) except? -200000:
         cdef Py_ssize_t there, index, total, part, done, length
         cdef unsigned char *place
         cdef uint16_t head
@@ -328,7 +301,7 @@ cdef class Ring:
             self.lender.return_borrowed()
             self.lender = None
 
-    def finish(self):
+    cpdef finish(self):
         cdef Py_ssize_t index
         self.return_borrowed()
         if not self.waiting_count or self.used == NULL:
@@ -376,7 +349,9 @@ cdef class Ring:
     cdef void drop_gathered(self) noexcept:
         self.part_count = self.chain_count = self.filled = 0
 
-    def peek(self, Arena arena not None, sock, Py_ssize_t headers, Py_ssize_t limit, Py_ssize_t skip):
+    cpdef Py_ssize_t peek(
+        self, Arena arena, sock, Py_ssize_t headers, Py_ssize_t limit, Py_ssize_t skip
+    ) except? -200000:
         cdef iovec into[PARTS + 1]
         cdef msghdr message
         cdef Py_ssize_t capacity, count = 0, part, length, passed = headers, left
@@ -423,7 +398,7 @@ cdef class Ring:
             self.drop_gathered()
         return got
 
-    def write(self, Arena arena not None, Py_ssize_t at, Py_ssize_t length):
+    cpdef Py_ssize_t write(self, Arena arena, Py_ssize_t at, Py_ssize_t length) except? -200000:
         cdef Py_ssize_t headers, left = length, chains = 0, part, piece, copied = 0
         cdef bint alone
         if self.filled and not 12 < length - self.filled <= LONGEST_HEADERS:
@@ -461,7 +436,7 @@ cdef class Ring:
 
     # -- notifications
 
-    def notify(self, int descriptor):
+    cpdef bint notify(self, int descriptor) except -1:
         cdef uint16_t old, event
         cdef uint64_t one = 1
         cdef bint wanted
@@ -479,7 +454,7 @@ cdef class Ring:
             return False
         return wanted
 
-    def listen(self):
+    cpdef bint listen(self) except -1:
         cdef uint16_t index
         cdef int look
         if self.available == NULL or self.broken:
@@ -495,7 +470,7 @@ cdef class Ring:
                 return False
         return True
 
-    def ignore(self):
+    cpdef ignore(self):
         if self.available != NULL and not self.broken and not self.event_index:
             ring_store16(self.used, 1)
 

@@ -25,6 +25,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 import threading
 from typing import Any
 
@@ -59,6 +60,11 @@ def _fence() -> None:
     """What was written is visible before what is read next: a lock that is taken and left is the barrier Python has."""
     with _ORDER:
         pass
+
+
+def _store(table: memoryview, at: int, value: int) -> None:
+    """16 bits at once, as the driver may read them at any moment: `pack_into` writes zeros first."""
+    table.cast("H")[at >> 1] = value if sys.byteorder == "little" else value >> 8 | (value & 0xFF) << 8
 
 
 class GuestMemory:
@@ -251,7 +257,7 @@ class Ring:
     def _publish(self) -> None:
         assert self._used is not None
         _fence()
-        _U16.pack_into(self._used, 2, self._used_index)
+        _store(self._used, 2, self._used_index)
 
     # -- to the guest
 
@@ -305,7 +311,7 @@ class Ring:
                 if skip > len(scratch):
                     self._drop_gathered()
                     return -errno.EMSGSIZE
-                got = sock.recvmsg_into([scratch[:skip], *parts], 0, flags)[0]
+                got = sock.recvmsg_into([scratch[:skip], *parts[: MAX_PARTS - 1]], 0, flags)[0]
                 got = got - skip if got > skip else -errno.EAGAIN if got else 0
         except OSError as error:
             got = -(error.errno or errno.EIO)
@@ -322,6 +328,7 @@ class Ring:
         if self._placed and not 12 < length - self._placed <= LONGEST_HEADERS:
             self._drop_gathered()
         headers = length - self._placed
+        arena._check(at, max(headers, 0))  # noqa: SLF001  the twin of the same check in C
         if not self._placed and self._gather(length) < length:
             alone = self._chains and not self.mergeable
             self._drop_gathered()
@@ -363,7 +370,7 @@ class Ring:
         if wanted:
             try:
                 os.eventfd_write(descriptor, 1)
-            except OSError:
+            except (OSError, ValueError):  # -1, none, is a ValueError here
                 return False
         return wanted
 
@@ -376,9 +383,9 @@ class Ring:
         for _ in range(LOOKS):
             index = self._load(self._available, 2)
             if self.event_index:
-                _U16.pack_into(self._used, 4 + 8 * self.size, index)
+                _store(self._used, 4 + 8 * self.size, index)
             else:
-                _U16.pack_into(self._used, 0, 0)
+                _store(self._used, 0, 0)
             _fence()
             if self._load(self._available, 2) == index:
                 return False
@@ -387,7 +394,7 @@ class Ring:
     def ignore(self) -> None:
         """We look by ourselves for a while; with the event index nothing need be said."""
         if self.placed and self._used is not None and not self.event_index:
-            _U16.pack_into(self._used, 0, NO_NOTIFY)
+            _store(self._used, 0, NO_NOTIFY)
 
 
 def _cut(parts: list[memoryview], skip: int, length: int) -> list[memoryview]:

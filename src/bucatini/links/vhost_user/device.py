@@ -89,9 +89,7 @@ class Device:
     def offloads(self) -> Offloads:
         """What the driver takes from us: all of it needs checksums left undone."""
         told = self.features if self.features & GUEST_CSUM else 0
-        return Offloads(
-            *(bool(told & bit) for bit in (GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_USO4, GUEST_USO6))
-        )
+        return Offloads(*(bool(told & bit) for bit in (GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_USO4, GUEST_USO6)))
 
     def handle(self, header: Header, body: bytes, descriptors: Sequence[int]) -> bytes | None:
         """The reply to send, or None. Raises PeerError when the connection cannot go on."""

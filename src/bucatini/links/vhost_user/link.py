@@ -21,9 +21,9 @@ from bucatini.base.reasons import DropReason
 from bucatini.host.tap import Offloads
 from bucatini.links.base import LinkOwner
 from bucatini.links.listening import Door, peer_process
-from bucatini.links.vhost_user.device import FROM_GUEST, TO_GUEST, Device, Queue
+from bucatini.links.vhost_user.device import FROM_GUEST, TO_GUEST, Device
 from bucatini.links.vhost_user.messages import HEADER_LENGTH, MAX_DESCRIPTORS, Header, parse_header
-from bucatini.native import Arena
+from bucatini.native import Arena, Ring
 
 __all__ = ["NO_OFFLOADS", "VhostUserLink"]
 
@@ -54,10 +54,13 @@ class VhostUserLink:
         self.control: socket.socket | None = None
         self.drops = [0] * len(DropReason)
         self.device = Device(self.drops)
-        self.to_guest: Queue = self.device.queues[TO_GUEST]
-        self.from_guest: Queue = self.device.queues[FROM_GUEST]
+        self.outward: Ring | None = None
+        self.inward: Ring | None = None
+        """The rings to the guest and from it, while they work."""
         self.kicks = [-1, -1]
-        """Descriptors that are watched, by ring."""
+        """Descriptors that are watched, by ring; -1: none."""
+        self.calls = [-1, -1]
+        """Descriptors by which the guest is told, by ring."""
         self.joined = False
         """The owner was told that the guest's driver works."""
         self.waits = False
@@ -72,7 +75,7 @@ class VhostUserLink:
         self.owner = owner
         self.drops = owner.drops
         self._new_device()
-        self.door.open(owner, self.join)
+        self.door.open(owner, self.join, self._lost)
 
     def join(self, sock: socket.socket) -> None:
         """A hypervisor is there."""
@@ -113,6 +116,7 @@ class VhostUserLink:
         self._header, self._body, self._descriptors = None, b"", []
         self._unwatch_kicks()
         reply = self.device.handle(header, body, descriptors)
+        self.calls = [queue.call for queue in self.device.queues]
         self._watch_kicks()
         if reply is not None:
             control.sendall(reply)
@@ -143,17 +147,20 @@ class VhostUserLink:
         """Watch what there is now. The rings may hold chains that no kick will tell of: look once."""
         assert self.owner is not None
         reactor = self.owner.reactor
-        if self.from_guest.works and self.from_guest.kick >= 0:
-            self.kicks[FROM_GUEST] = self.from_guest.kick
-            reactor.watch(self.from_guest.kick, self.owner.frames_ready, EPOLLIN)
-            self._kick_ourselves(self.from_guest.kick)
-        if self.to_guest.works and self.to_guest.kick >= 0:
-            self.kicks[TO_GUEST] = self.to_guest.kick
-            reactor.watch(self.to_guest.kick, self._buffers, EPOLLIN)
+        to_guest, from_guest = self.device.queues
+        if from_guest.works and from_guest.kick >= 0:
+            self.inward = from_guest.ring
+            self.kicks[FROM_GUEST] = from_guest.kick
+            reactor.watch(from_guest.kick, self.owner.frames_ready, EPOLLIN)
+            _kick(from_guest.kick)
+        if to_guest.works and to_guest.kick >= 0:
+            self.outward = to_guest.ring
+            self.kicks[TO_GUEST] = to_guest.kick
+            reactor.watch(to_guest.kick, self._buffers, EPOLLIN)
             if self.waits:
-                self._kick_ourselves(self.to_guest.kick)
+                _kick(to_guest.kick)
             else:
-                self.to_guest.ring.ignore()
+                to_guest.ring.ignore()
             if not self.joined:
                 self.joined = True
                 self.owner.link_joined()
@@ -164,43 +171,38 @@ class VhostUserLink:
             if descriptor >= 0:
                 self.owner.reactor.unwatch(descriptor)
                 self.kicks[index] = -1
-
-    @staticmethod
-    def _kick_ourselves(descriptor: int) -> None:
-        with contextlib.suppress(OSError):
-            os.eventfd_write(descriptor, 1)
+        self.outward = self.inward = None
 
     def _buffers(self, descriptor: int, events: int, now: float) -> None:
         """Handler of the kick that tells of new buffers."""
         _clear(descriptor)
-        if not self.waits:
-            self.to_guest.ring.ignore()
+        ring = self.outward
+        if ring is None:
             return
-        if self._has_room():
+        if not self.waits:
+            ring.ignore()
+        elif self._has_room():
             self.waits = False
-            self.to_guest.ring.ignore()
+            ring.ignore()
             assert self.owner is not None
             self.owner.room_again()
-        elif self.to_guest.ring.listen() or self._has_room():
-            self._kick_ourselves(descriptor)
+        elif ring.listen() or self._has_room():
+            _kick(descriptor)
 
     # -- frames
 
     def receive(self, arena: Arena, at: int, stride: int, count: int, lengths: list[int]) -> int:
         """See `Link`. `count` is not kept to: a ring costs nothing to look at."""
-        queue = self.from_guest
-        if not queue.works:
-            if self.kicks[FROM_GUEST] >= 0:
-                _clear(self.kicks[FROM_GUEST])
+        ring = self.inward
+        if ring is None:
             self.more = False
             return -EAGAIN
-        ring = queue.ring
         got = ring.receive(arena, at, stride, len(lengths), lengths, self.borrow)
         if got == len(lengths):
             self.more = True
             return got
         # All there was: wait for the driver's kick, unless it was busy in between.
-        _clear(queue.kick)
+        _clear(self.kicks[FROM_GUEST])
         self.more = ring.listen() or ring.count() > 0
         if ring.broken:
             assert self.owner is not None
@@ -209,21 +211,20 @@ class VhostUserLink:
 
     def done(self) -> None:
         """See `Link`."""
-        self.from_guest.ring.finish()
+        if self.inward is not None:
+            self.inward.finish()
 
     def pull(self, arena: Arena, sock: socket.socket, headers: int, limit: int, skip: int) -> int:
         """As `Arena.peek`, straight into the guest's buffers, `headers` bytes behind their start; the next frame that
         is transmitted has these bytes behind its headers. -ENOBUFS when there is no buffer.
         """
-        if not self.to_guest.works:
-            return -errno.ENOBUFS
-        return self.to_guest.ring.peek(arena, sock, headers, limit, skip)
+        ring = self.outward
+        return -errno.ENOBUFS if ring is None else ring.peek(arena, sock, headers, limit, skip)
 
     def transmit(self, arena: Arena, at: int, length: int) -> int:
         """See `Link`."""
-        if not self.to_guest.works:
-            return -ENOTCONN
-        return self.to_guest.ring.write(arena, at, length)
+        ring = self.outward
+        return -ENOTCONN if ring is None else ring.write(arena, at, length)
 
     def room(self) -> bool:
         """See `Link`."""
@@ -231,25 +232,26 @@ class VhostUserLink:
             return True
         if not self.waits:
             self.waits = True
-            if self.to_guest.works and (self.to_guest.ring.listen() or self._has_room()):
-                self._kick_ourselves(self.to_guest.kick)
+            if self.outward is not None and (self.outward.listen() or self._has_room()):
+                _kick(self.kicks[TO_GUEST])
         return False
 
     def _has_room(self) -> bool:
-        if not self.to_guest.works:
+        ring = self.outward
+        if ring is None:
             return False
-        ring = self.to_guest.ring
         return ring.count() >= (min(ENOUGH, ring.size >> 1) if ring.mergeable else 1)
 
     def flush(self) -> None:
         """See `Link`: tell the driver what was given to it and what is done."""
-        self.to_guest.ring.notify(self.to_guest.call)
-        self.from_guest.ring.notify(self.from_guest.call)
+        if self.outward is not None:
+            self.outward.notify(self.calls[TO_GUEST])
+        if self.inward is not None:
+            self.inward.notify(self.calls[FROM_GUEST])
 
     def _new_device(self) -> None:
         self.device.close()
         self.device = Device(self.drops)
-        self.to_guest, self.from_guest = self.device.queues
 
     # -- the end
 
@@ -278,6 +280,12 @@ class VhostUserLink:
         """See `Link`."""
         self._leave()
         self.door.close()
+
+
+def _kick(descriptor: int) -> None:
+    """Write an eventfd, so that whoever watches it looks again."""
+    with contextlib.suppress(OSError):
+        os.eventfd_write(descriptor, 1)
 
 
 def _clear(descriptor: int) -> None:
