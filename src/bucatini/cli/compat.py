@@ -23,6 +23,7 @@ from bucatini.cli.printing import print_text, printable
 __all__ = ["NAMES", "install", "main", "script", "state_of"]
 
 NAMES = {
+    "passt": "bucatini.cli.passt",
     "pasta": "bucatini.cli.pasta",
     "slirp4netns": "bucatini.cli.slirp4netns",
 }

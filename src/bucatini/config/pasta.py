@@ -10,10 +10,9 @@ from typing import Literal
 import msgspec
 
 from bucatini.config.network import NetworkOptions
+from bucatini.config.passt_process import ProcessOptions
 
-__all__ = ["DEFAULT_LOG_SIZE", "PastaConfig", "Target"]
-
-DEFAULT_LOG_SIZE = 1 << 20
+__all__ = ["PastaConfig", "Target"]
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,8 +26,8 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Path; a name without `/` has become one below /run/netns."""
 
 
-class PastaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One command line of pasta, defaults filled in."""
+class PastaConfig(ProcessOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One command line of pasta, defaults filled in; `foreground` is also true where a command or shell is run."""
 
     target: Target
     network: NetworkOptions
@@ -37,20 +36,4 @@ class PastaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     netns_only: bool = False
     """Join and make no user namespace."""
     netns_quit: bool = True
-
-    foreground: bool = False
-    """Also true where a command or shell is run."""
-    debug: bool = False
-    trace: bool = False
-    quiet: bool = False
-    log_file: str | None = None
-    log_size: int = DEFAULT_LOG_SIZE
-    """Bytes."""
-    runas: str | None = None
-    """`UID`, `UID:GID`, or names in their place."""
-    pcap: str | None = None
-    pid_file: str | None = None
     host_lo_to_ns_lo: bool = False
-
-    notes: tuple[str, ...] = ()
-    """Warnings, a line each."""

@@ -1,95 +1,21 @@
-"""The options of pasta(1): one table for the grammar, the help and the documentation.
+"""The options of pasta(1): the union of what Debian's build of 2023 and the later ones take.
 
-The union of what Debian's build of 2023 and the later ones take. Options that only passt has are known, so that they
-are refused by name. Does not: say what an option does with its value (`config.pasta_arguments`).
+Options that only passt has are known, so that they are refused by name. Does not: say what an option does with its
+value (`config.pasta_arguments`).
 """
 
 from __future__ import annotations
 
-from bucatini.config.getopt_words import Option, option_lines
+from bucatini.config import passt_options
+from bucatini.config.getopt_words import option_lines
+from bucatini.config.passt_options import COLUMN, GUEST_PORTS, NAMESPACE_PORTS, PASST_ONLY, PASTA_ONLY, ports_help
 
 __all__ = ["COMMON", "PASST_ONLY", "PORTS", "pasta_usage"]
 
-COMMON = (
-    Option("debug", "d", help="say more, on stderr"),
-    Option("trace", help="say everything; implies --debug"),
-    Option("quiet", "q", help="say only warnings and errors"),
-    Option("foreground", "f", help="stay in the foreground; implied by COMMAND"),
-    Option("stderr", "e", help="accepted without effect"),
-    Option("log-file", "l", "PATH", "log to this file only"),
-    Option("log-size", "", "BYTES", "largest size of the log file (default 1048576)"),
-    Option("runas", "", "UID[:GID]", "run as this user and group, numbers or names\n(default, for root: nobody)"),
-    Option("help", "h", help="show this help"),
-    Option("version", help="show the version"),
-    Option("pcap", "p", "FILE", "capture the guest's frames in this file"),
-    Option("pid", "P", "FILE", "write the process id to this file when ready"),
-    Option("mtu", "m", "N", "MTU in bytes, 68 to 65535; 0: announce none (default 65520)"),
-    Option("address", "a", "ADDR", "the guest's IPv4 or IPv6 address (default: the host's)"),
-    Option("netmask", "n", "MASK", "of the IPv4 address: bits, or as in 255.255.255.0"),
-    Option("mac-addr", "M", "MAC", "our MAC address on the link (default 9a:55:9a:55:9a:55)"),
-    Option("gateway", "g", "ADDR", "the guest's IPv4 or IPv6 gateway (default: the host's)"),
-    Option("interface", "i", "NAME", "interface of the host to take addresses and routes from"),
-    Option("outbound", "o", "ADDR", "source address of sockets on the host"),
-    Option("outbound-if4", "", "NAME", "interface of IPv4 sockets on the host"),
-    Option("outbound-if6", "", "NAME", "interface of IPv6 sockets on the host"),
-    Option("dns", "D", "ADDR", "name server to tell the guest, repeatable; none: no name service"),
-    Option("dns-forward", "", "ADDR", "address at which the guest finds a resolver of the host"),
-    Option("dns-host", "", "ADDR", "the resolver meant by --dns-forward (default: the host's first)"),
-    Option("search", "S", "LIST", "search domains to tell the guest, repeatable; none: none"),
-    Option("dhcp-dns", help="tell name servers by DHCP, DHCPv6 and NDP"),
-    Option("dhcp-search", help="tell search domains by DHCP, DHCPv6 and NDP"),
-    Option("no-tcp", help="no TCP"),
-    Option("no-udp", help="no UDP"),
-    Option("no-icmp", help="no ICMP and ICMPv6 echo"),
-    Option("no-dhcp", help="no DHCP server"),
-    Option("no-ndp", help="no answers to NDP"),
-    Option("no-dhcpv6", help="no DHCPv6 server"),
-    Option("no-ra", help="no router advertisements"),
-    Option("freebind", help="listen also on addresses the host does not have (yet)"),
-    Option("map-host-loopback", "", "ADDR", "guest's name for the host's loopback (default: the gateway); none"),
-    Option("no-map-gw", help="the gateway does not mean the host's loopback"),
-    Option("map-guest-addr", "", "ADDR", "guest's name for its own address on the host; none"),
-    Option("ipv4-only", "4", help="IPv4 only"),
-    Option("ipv6-only", "6", help="IPv6 only"),
-    Option("ns-ifname", "I", "NAME", "name of the interface in the namespace"),
-    Option("host-lo-to-ns-lo", help="connections from the host's loopback arrive on the namespace's"),
-    Option("userns", "", "PATH", "user namespace to join"),
-    Option("netns", "", "PATH|NAME", "network namespace to join"),
-    Option("netns-only", help="join and make no user namespace"),
-    Option("no-netns-quit", help="stay when the network namespace is gone"),
-    Option("config-net", help="configure the interface in the namespace"),
-    Option("no-copy-routes", help="with --config-net: only the default route"),
-    Option("no-copy-addrs", help="with --config-net: only one address"),
-    Option("ns-mac-addr", "", "MAC", "MAC address of the interface in the namespace"),
-    Option("no-splice", help="connections from loopback go over the link too"),
-)
+COMMON = (*passt_options.COMMON, *PASTA_ONLY)
 """All but the forwarded ports."""
 
-PORTS = (
-    Option("tcp-ports", "t", "SPEC", "TCP ports of the host that lead into the namespace"),
-    Option("udp-ports", "u", "SPEC", "UDP ports of the host that lead into the namespace"),
-    Option("tcp-ns", "T", "SPEC", "TCP ports of the namespace that lead to the host"),
-    Option("udp-ns", "U", "SPEC", "UDP ports of the namespace that lead to the host"),
-)
-
-PASST_ONLY = (
-    Option("socket", "s", "PATH"),
-    Option("socket-path", "", "PATH"),
-    Option("vhost-user"),
-    Option("print-capabilities"),
-    Option("one-off", "1"),
-    Option("no-dhcp-dns"),
-    Option("no-dhcp-search"),
-    Option("fd", "F", "FD"),
-)
-"""Without help: they are refused here. `--fd` would be a link without a namespace."""
-
-_SPEC_HELP = """\
-SPEC: none; auto (default), the ports bound on the other side; or [ADDR[%NAME]/]ITEM,ITEM,... with ITEM one of
-  22              a port                           22:2222     leads to another port
-  22-80           a range                          22-80:32-90 leads to another range
-  ~25, ~30-40     not these; alone: all but these  %eth0/22    only from this interface (-t and -u)
-"""
+PORTS = (*GUEST_PORTS, *NAMESPACE_PORTS)
 
 
 def pasta_usage() -> str:
@@ -99,9 +25,9 @@ def pasta_usage() -> str:
         "       pasta [OPTION]... PID\n"
         "       pasta [OPTION]... --netns PATH|NAME\n\n"
         "Connect a network namespace to the host's network: that of COMMAND (default: a shell) which is made for it,\n"
-        "that of process PID, or a named one.\n\n"
-        + option_lines(COMMON, column=30)
+        "that of process PID, or a named one. With COMMAND in the foreground, else in the background.\n\n"
+        + option_lines(COMMON, column=COLUMN)
         + "\nports:\n"
-        + option_lines(PORTS, column=30)
-        + _SPEC_HELP
+        + option_lines(PORTS, column=COLUMN)
+        + ports_help("none; auto (default), the ports bound on the other side", " (-t and -u)")
     )

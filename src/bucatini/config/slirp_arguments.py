@@ -18,7 +18,14 @@ from bucatini.base.errors import ConfigError
 from bucatini.config.getopt_words import Answer, Getopt, Option, UsageError, option_lines
 from bucatini.config.network import NetworkOptions
 from bucatini.config.slirp import SlirpConfig
-from bucatini.config.value_words import read_address, read_interface, read_mac, read_number, read_path
+from bucatini.config.value_words import (
+    read_address,
+    read_interface,
+    read_mac,
+    read_number,
+    read_path,
+    read_socket_path,
+)
 
 __all__ = ["parse_slirp", "slirp_usage"]
 
@@ -31,8 +38,6 @@ MAX_MTU = 65521
 
 _MAX_DESCRIPTOR = (1 << 31) - 1
 _MAX_PID = (1 << 31) - 1
-_MAX_SOCKET_PATH = 107
-"""sun_path less the byte that ends it (unix(7))."""
 
 _GATEWAY, _SERVER, _GUEST = 2, 3, 100
 _NETWORK6 = pack("fd00::")
@@ -128,7 +133,7 @@ class _Reader:
             exit_fd=self._value("exit-fd", _read_descriptor),
             ready_fd=self._value("ready-fd", _read_descriptor),
             userns_path=self._value("userns-path", read_path),
-            api_socket=self._value("api-socket", _read_socket_path),
+            api_socket=self._value("api-socket", read_socket_path),
             enable_sandbox="enable-sandbox" in last,
             enable_seccomp="enable-seccomp" in last,
             disable_dns="disable-dns" in last,
@@ -230,13 +235,6 @@ def _read_descriptor(option: str, written: str) -> int:
 def _read_netns_type(option: str, written: str) -> str:
     if written not in ("pid", "path"):
         raise ConfigError(f"{option} {written!r}: must be pid or path")
-    return written
-
-
-def _read_socket_path(option: str, written: str) -> str:
-    size = len(read_path(option, written).encode("utf-8", "surrogateescape"))
-    if size > _MAX_SOCKET_PATH:
-        raise ConfigError(f"{option} {written!r}: must be a path of at most {_MAX_SOCKET_PATH} bytes, it has {size}")
     return written
 
 

@@ -13,13 +13,25 @@ from collections.abc import Container
 from bucatini.base.address import pack, unmap
 from bucatini.base.errors import ConfigError
 
-__all__ = ["kind_of", "read_address", "read_interface", "read_mac", "read_netmask", "read_number", "read_path"]
+__all__ = [
+    "kind_of",
+    "read_address",
+    "read_interface",
+    "read_mac",
+    "read_netmask",
+    "read_number",
+    "read_path",
+    "read_socket_path",
+]
 
 _MAX_NAME = 15
 """IFNAMSIZ less the byte that ends it."""
 
 _ADDRESS_TEXT = 45
 """INET6_ADDRSTRLEN less the byte that ends it: nothing longer is an address, and errors need not repeat it."""
+
+_MAX_SOCKET_PATH = 107
+"""sun_path less the byte that ends it (unix(7))."""
 
 
 def read_number(option: str, written: str, low: int, high: int) -> int:
@@ -103,4 +115,12 @@ def read_path(option: str, written: str) -> str:
     """A path that could exist."""
     if not written or "\0" in written:
         raise ConfigError(f"{option} {written!r}: must be a path")
+    return written
+
+
+def read_socket_path(option: str, written: str) -> str:
+    """A path that a UNIX socket could have."""
+    size = len(read_path(option, written).encode("utf-8", "surrogateescape"))
+    if size > _MAX_SOCKET_PATH:
+        raise ConfigError(f"{option} {written!r}: must be a path of at most {_MAX_SOCKET_PATH} bytes, it has {size}")
     return written
