@@ -100,6 +100,8 @@ class Plug(NamedTuple):
     offloads: Offloads
     mac: bytes
     """The guest's; with `learns_mac` what it is taken for until its frames show another."""
+    name: str = ""
+    """Of one of several guests, in what is said at the end; empty: nothing is."""
     learns_mac: bool = False
     ends: bool = False
     """Whether the link may end, and with it the guest."""
@@ -160,6 +162,8 @@ class _Served:
         self.plug = plug
         self.translator = Translator(_parts(job, plug), shared)
         closing.callback(counters.add, self.translator.counters)
+        if plug.name:
+            closing.callback(self._account, job.observers)
         closing.callback(self.translator.close)
         if job.control is not None:
             control = job.control(self.translator)
@@ -167,6 +171,14 @@ class _Served:
             control.start()
         self.follower = _Follower(job, plug, self.translator)
         closing.callback(self.follower.close)
+
+
+    def _account(self, observers: Observers) -> None:
+        """What the guest's link saw, a line for those who want to know."""
+        translator = self.translator
+        drops = ", ".join(f"{count} {label}" for label, count in translator.counters.snapshot().items())
+        frames = f"{translator.reader.frames} frames from the guest, {translator.sink.sent_frames} to it"
+        observers.say(f"{self.plug.name}: {frames}; dropped: {drops or 'none'}")
 
 
 async def _run(served: Sequence[_Served], wait: Callable[[], Awaitable[int]]) -> int:

@@ -88,7 +88,7 @@ def open_plug(spec: LinkSpec, mac: bytes, *, one_off: bool = False) -> Plug:
     from bucatini.api.session import Plug
 
     link, offloads = open_link(spec, one_off=one_off)
-    return Plug(link, offloads, mac, learns_mac=True, ends=one_off or spec.kind in ("fd", "tap"))
+    return Plug(link, offloads, mac, str(spec), learns_mac=True, ends=one_off or spec.kind in ("fd", "tap"))
 
 
 def open_link(spec: LinkSpec, *, one_off: bool) -> tuple[Any, Offloads]:

@@ -90,6 +90,9 @@ class VmConfig(GuestConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ConfigError("no link given; accepted: --socket, --vhost-user, --dgram, --seqpacket, --fd, --tap")
         if self.slot + len(self.guests) - 1 > MAX_SLOT:
             raise ConfigError(f"--slot {self.slot}: {len(self.guests)} guests need slots up to {MAX_SLOT} at most")
+        endless = next((guest.link for guest in self.guests if guest.link.kind in ("dgram", "tap")), None)
+        if self.one_off and endless is not None:
+            raise ConfigError(f"--one-off: {endless} does not tell when its guest is gone; leave the option out")
         taken: dict[str, LinkSpec] = {}
         for number, guest in enumerate(self.guests):
             guest.link.check()

@@ -294,9 +294,12 @@ class Translator:
 
     def link_joined(self) -> None:
         """A guest is there, perhaps one that was served by an engine before us and sees no reason to say a word."""
+        self.addresses.forget(4)
+        self.addresses.forget(16)
         if self.sink.ask is not None:
             for address in self.addresses.all():
                 self._ask(address)
+            self.sink.transmit_error(self.ingress.gateway.roll_call())
 
     def _ask(self, address: bytes) -> None:
         self.sink.transmit_error(self.ingress.gateway.who_has(address))

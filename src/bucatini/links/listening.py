@@ -39,7 +39,7 @@ def listen_at(path: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
         raise ConfigError(f"socket {path!r}: must be a path of 1 to {MAX_PATH} bytes")
     made = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        _take_over(path, kind)
+        _take_over(path)
         before = os.umask(0o177)
         try:
             made.bind(path)
@@ -56,8 +56,11 @@ def listen_at(path: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
     return made
 
 
-def _take_over(path: str, kind: int) -> None:
-    """Remove a socket's file that nobody answers at. Raises OSError (EADDRINUSE) when somebody does."""
+def _take_over(path: str) -> None:
+    """Remove a socket's file that nobody answers at. Raises OSError (EADDRINUSE) when somebody does.
+
+    Asked with a datagram socket: where a stream is listened for, that is an error at once, and nobody was connected to.
+    """
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -65,7 +68,7 @@ def _take_over(path: str, kind: int) -> None:
         return
     if path in _served_paths():
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
         found = probe.connect_ex(path)
     if found in (0, errno.EAGAIN, errno.EPROTOTYPE):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

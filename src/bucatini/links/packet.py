@@ -5,6 +5,9 @@ like any other: what the guest sends arrives there, and what is sent there reach
 frame has a virtio-net header, so superframes and checksums left undone pass in both directions; where the hypervisor's
 TAP takes none, the kernel cuts and completes them.
 
+A datagram that the interface's MTU does not hold is sent in fragments (`stack.fragmentation`): unlike a TAP, a packet
+socket takes no frame of any size.
+
 The interface needs no address, and should have none: this machine's own stack sees the frames too, and would answer
 for itself. Frames that the hypervisor does not fetch are dropped by the interface's queue, as on any network.
 
@@ -15,13 +18,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import select
 import socket
+import struct
 
 from bucatini.base.errors import ConfigError, HostError
 from bucatini.host.tap import Offloads
 from bucatini.links.base import LinkOwner
 from bucatini.native import Arena
+from bucatini.stack.fragmentation import fragment
+from bucatini.wire.checksum import finish_udp, partial
 
 __all__ = ["OFFLOADS", "PacketLink", "open_packet"]
 
@@ -29,6 +36,10 @@ OFFLOADS = Offloads(uso4=False, uso6=False)
 """Trains of datagrams are taken from kernels of all ages here."""
 EPOLLIN = select.EPOLLIN
 EAGAIN = errno.EAGAIN
+EMSGSIZE = errno.EMSGSIZE
+ETHERNET = 14
+NEEDS_CSUM = 1
+SIOCGIFMTU = 0x8921
 ETH_P_ALL = 3
 SOL_PACKET = 263
 PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING, PACKET_VNET_HDR_SZ = 15, 23, 24
@@ -37,8 +48,9 @@ LONG_HEADER, SHORT_HEADER = 12, 10
 BUFFER = 4 << 20
 
 
-def open_packet(interface: str, *, short: bool = False) -> tuple[socket.socket, int]:
-    """A packet socket on `interface`, and the length of its header. `short` forces the header of older kernels.
+def open_packet(interface: str, *, short: bool = False) -> tuple[socket.socket, int, int]:
+    """A packet socket on `interface`, the length of its header, and the interface's MTU. `short` forces the header of
+    older kernels.
 
     Raises ConfigError when there is no such interface, HostError when the kernel refuses.
     """
@@ -59,10 +71,12 @@ def open_packet(interface: str, *, short: bool = False) -> tuple[socket.socket, 
             with contextlib.suppress(OSError):
                 made.setsockopt(socket.SOL_SOCKET, option, BUFFER)
         made.bind((interface, ETH_P_ALL))
+        request = struct.pack("16s24x", interface.encode())
+        mtu = int(struct.unpack_from("16xi", fcntl.ioctl(made, SIOCGIFMTU, request))[0])
     except OSError as error:
         made.close()
         raise HostError(f"--tap {interface!r}: {error.strerror}") from None
-    return made, header
+    return made, header, mtu
 
 
 def _header_length(sock: socket.socket) -> int:
@@ -74,11 +88,14 @@ def _header_length(sock: socket.socket) -> int:
 
 
 class PacketLink:
-    """`sock` and `length` as `open_packet` gives them."""
+    """`sock` and `length` as `open_packet` gives them; `mtu` is the interface's, in bytes."""
 
-    def __init__(self, name: str, sock: socket.socket, length: int) -> None:
+    def __init__(self, name: str, sock: socket.socket, length: int, mtu: int = 1500) -> None:
         self.name = name
         self.sock = sock
+        self.mtu = mtu
+        self.identification = 0
+        """Of the last packet that was sent in fragments."""
         self.shift = LONG_HEADER - length
         """How much later in its slot a frame begins than the header that the stack expects."""
         self.header = LONG_HEADER
@@ -115,7 +132,26 @@ class PacketLink:
         shift = self.shift
         if shift:
             arena.move(at + shift, at, SHORT_HEADER)
-        return arena.send(self.sock, at + shift, length - shift)
+        done = arena.send(self.sock, at + shift, length - shift)
+        if done == -EMSGSIZE:
+            if shift:
+                arena.move(at, at + shift, SHORT_HEADER)
+            return self._in_fragments(arena.copy(at, length))
+        return done
+
+    def _in_fragments(self, frame: bytes) -> int:
+        """Send a frame that is too long as several, its checksum complete. Bytes sent, or `-errno`."""
+        if frame[1]:
+            return -EMSGSIZE  # a superframe: its segments do not fit either
+        self.identification = self.identification + 1 & 0xFFFF
+        ethernet = frame[LONG_HEADER : LONG_HEADER + ETHERNET]
+        packet = _completed(frame)
+        for piece in fragment(packet, self.mtu, self.identification):
+            try:
+                self.sock.send(bytes(LONG_HEADER - self.shift) + ethernet + piece)
+            except OSError as error:
+                return -(error.errno or errno.EIO)
+        return len(frame)
 
     def room(self) -> bool:
         """See `Link`. The interface drops what it cannot queue, and nobody says when it could again."""
@@ -130,6 +166,16 @@ class PacketLink:
             if self.owner is not None:
                 self.owner.reactor.unwatch(self.sock.fileno())
             self.sock.close()
+
+
+def _completed(frame: bytes) -> bytes:
+    """The IP packet of a frame, with the checksum that its virtio-net header says is to be done."""
+    packet = bytearray(frame[LONG_HEADER + ETHERNET :])
+    if frame[0] & NEEDS_CSUM:
+        start = int.from_bytes(frame[6:8], "little") - ETHERNET
+        field = start + int.from_bytes(frame[8:10], "little")
+        packet[field : field + 2] = finish_udp(partial(packet[start:])).to_bytes(2, "big")
+    return bytes(packet)
 
 
 def _exists(sock: socket.socket) -> bool:

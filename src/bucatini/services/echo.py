@@ -4,6 +4,8 @@ The gateway is an address of our own making, so we are the one to answer a ping 
 payload, whatever its size: cutting it to the MTU is `stack.fragmentation`'s business, as putting the request together
 was `stack.reassembly`'s. A fragment gets no answer here.
 
+`call_everybody` asks the other way round: the replies of a guest that made its IPv6 address itself show it.
+
 Does not answer pings to other addresses: those are flows. Does not answer multicast or from an unspecified source.
 """
 
@@ -26,7 +28,10 @@ from bucatini.wire.ipv4 import PROTOCOL_ICMP, emit_ipv4
 from bucatini.wire.ipv6 import PROTOCOL_ICMPV6, emit_ipv6
 from bucatini.wire.octets import load_bytes
 
-__all__ = ["EchoSettings", "answer_echo"]
+__all__ = ["EchoSettings", "answer_echo", "call_everybody"]
+
+ALL_NODES = bytes.fromhex("ff02" + "00" * 13 + "01")
+"""RFC 4291 section 2.7.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +86,15 @@ def _reply_v6(rest: bytes, source: bytes, destination: bytes, traffic_class: int
     packet = bytearray(40)
     emit_ipv6(memoryview(packet), 0, len(message), PROTOCOL_ICMPV6, source, destination, traffic_class=traffic_class)
     return bytes(packet) + message
+
+
+def call_everybody(mac: bytes, source: bytes) -> bytes:
+    """The Ethernet frame with an ICMPv6 echo request to all nodes from `source`, packed, at `mac`.
+
+    Hosts choose the address they answer from as for any packet (RFC 4443 section 4.2, RFC 6724), so a global source
+    brings a global address to light.
+    """
+    message = complete_v6(bytes((V6_ECHO_REQUEST, 0, 0, 0, 0, 0, 0, 1)), source, ALL_NODES)
+    packet = bytearray(40)
+    emit_ipv6(memoryview(packet), 0, len(message), PROTOCOL_ICMPV6, source, ALL_NODES, 255)
+    return b"\x33\x33" + ALL_NODES[12:] + mac + ETHERTYPE_IPV6.to_bytes(2, "big") + packet + message

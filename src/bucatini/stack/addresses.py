@@ -5,6 +5,9 @@ changed. Whoever connects to a forwarded port must reach the address the guest a
 what opens something: ARP, neighbour discovery, a first packet of a flow. Never from every packet, and never the
 unspecified address, which duplicate address detection and DHCP use as a source.
 
+A guest that comes up anew, or another in its place, says so: it asks for routers, or for a lease without having an
+address. Then what was seen before is forgotten.
+
 A given address that the guest was seen with wins, however many others it has (containers of its own, say); until then
 the latest one seen; at first the given one.
 """
@@ -34,6 +37,14 @@ class GuestAddresses:
                 if self._confirmed[length]:
                     self._seen[length] = self._given[length]
                 self._given[length], self._confirmed[length] = given, False
+        self._known = None
+
+    def forget(self, length: int) -> None:
+        """Whoever comes up now on the guest's side may be another, or configure itself in another way: what was seen of
+        the family whose addresses have `length` bytes means nothing any more.
+        """
+        self._seen[length] = None
+        self._confirmed[length] = False
         self._known = None
 
     def learn(self, source: bytes) -> None:

@@ -17,7 +17,7 @@ from bucatini.flows.tcp_flow import TcpFlow
 from bucatini.services.arp import ArpSettings, answer_arp, ask_arp
 from bucatini.services.dhcp import answer_dhcp
 from bucatini.services.dhcpv6 import answer_dhcpv6
-from bucatini.services.echo import EchoSettings, answer_echo
+from bucatini.services.echo import EchoSettings, answer_echo, call_everybody
 from bucatini.services.icmp_error import ErrorKind, IcmpErrorSettings, icmp_error, icmp_error_packet
 from bucatini.services.membership import group_mac
 from bucatini.services.ndp import NdpSettings, answer_ndp, ask_ndp
@@ -117,6 +117,11 @@ class Gateway:
             return None if source is None else ask_arp(settings.gateway_mac, source, address)
         source = settings.gateway_ipv6
         return None if source is None else ask_ndp(settings.gateway_mac, source, address)
+
+    def roll_call(self) -> bytes | None:
+        """The question for whatever IPv6 address the guest uses; None without an address to ask from."""
+        source = self.settings.gateway_ipv6
+        return None if source is None else call_everybody(self.settings.gateway_mac, source)
 
     def advertisement(self) -> bytes | None:
         """An unsolicited router advertisement."""

@@ -30,6 +30,7 @@ from bucatini.stack.addresses import GuestAddresses
 from bucatini.stack.classify import ARP, FRAGMENT, IGMP, TCP, UDP, Packet
 from bucatini.stack.gateway import Gateway
 from bucatini.stack.settings import StackSettings
+from bucatini.wire.ndp import ROUTER_SOLICITATION
 
 __all__ = ["Ingress"]
 
@@ -51,6 +52,7 @@ ICMP_TYPE = int(DropReason.ICMP_TYPE)
 HOST_SEND_FAILED = int(DropReason.HOST_SEND_FAILED)
 PROTOCOL = int(DropReason.PROTOCOL)
 ECONNREFUSED = errno.ECONNREFUSED
+V6_ECHO_REPLY = 129
 SERVICE_OFF = int(DropReason.SERVICE_OFF)
 DHCP_SERVER_PORT = 67
 DHCPV6_SERVER_PORT = 547
@@ -232,6 +234,8 @@ class Ingress:
 
     def _lease(self) -> int:
         """DHCP and DHCPv6 are the gateway's, or nobody's: a request never leaves this link."""
+        if self.packet.ip.version == 4 and _is_unspecified(self.packet.source()):
+            self.addresses.forget(4)
         reply = self.gateway.dhcp(self.packet) if self.packet.ip.version == 4 else self.gateway.dhcpv6(self.packet)
         return self._answer(reply, SERVICE_OFF)
 
@@ -266,11 +270,16 @@ class Ingress:
             self._learn(self.gateway.arp_sender(packet))
             return self._answer(self.gateway.arp(packet), int(DropReason.ARP_NOT_OURS))
         if packet.ip.version == 6 and 133 <= packet.icmp.type <= 137:
+            if packet.icmp.type == ROUTER_SOLICITATION:
+                self.addresses.forget(16)
             self._learn(packet.source())
             return self._answer(self.gateway.ndp(packet), int(DropReason.NDP_NOT_OURS))
         if packet.kind == IGMP or (packet.ip.version == 6 and packet.icmp.type in MLD_TYPES):
             return self.out.membership(bytes(packet.memory[packet.ethernet_at : packet.end]))  # type: ignore[no-any-return]
         request = 8 if packet.ip.version == 4 else 128
+        if packet.icmp.type == V6_ECHO_REPLY and packet.ip.version == 6:
+            self._learn(packet.source())  # see `Gateway.roll_call`
+            return 0
         if packet.icmp.type != request or packet.icmp.code != 0:
             return self._icmp_error(now)
         reply = self.gateway.echo(packet)
