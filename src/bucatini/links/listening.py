@@ -66,26 +66,13 @@ def _take_over(path: str) -> None:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
     except FileNotFoundError:
         return
-    if path in _served_paths():
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
         found = probe.connect_ex(path)
-    if found in (0, errno.EAGAIN, errno.EPROTOTYPE):
+    if found in (0, errno.EAGAIN, errno.EPERM, errno.EPROTOTYPE):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     if found == errno.ECONNREFUSED:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-
-
-def _served_paths() -> set[str]:
-    """Paths of the sockets that this network namespace knows (proc(5)): no need to knock there, which an engine that
-    waits for one guest would take for it.
-    """
-    try:
-        with open("/proc/self/net/unix", encoding="utf-8", errors="surrogateescape") as file:
-            return {line.split(maxsplit=7)[7].rstrip("\n") for line in file if line.count(" ") >= 7}
-    except (OSError, IndexError):
-        return set()
 
 
 def _why(error: OSError) -> str:
