@@ -22,8 +22,12 @@ __all__ = ["job_of", "ports_of"]
 TCP, UDP = 6, 17
 
 
-def job_of(config: GuestConfig, blueprint: Blueprint, network: Network, observers: Observers) -> Job:
-    """The job of `run` and `attach`. Raises ConfigError."""
+def job_of(
+    config: GuestConfig, blueprint: Blueprint, network: Network, observers: Observers, *, namespace: bool = True
+) -> Job:
+    """The job of `run`, `attach` and `vm`. `namespace`: the guest is one, so its bound ports can be followed. Raises
+    ConfigError.
+    """
     published = Ports("--publish", config.forwards())
     gateway_mac = config.network.mac or config.addressing().gateway_mac
     return Job(
@@ -31,7 +35,7 @@ def job_of(config: GuestConfig, blueprint: Blueprint, network: Network, observer
         network,
         gateway_mac,
         config.build_policy,
-        (published, *ports_of(config.network, allow_all=True, say=observers.warn)),
+        (published, *ports_of(config.network, allow_all=True, allow_auto=namespace, say=observers.warn)),
         observers,
         new_duid(gateway_mac),
         None if config.control is None else _control(config.control),
@@ -39,7 +43,11 @@ def job_of(config: GuestConfig, blueprint: Blueprint, network: Network, observer
 
 
 def ports_of(
-    options: NetworkOptions, *, allow_all: bool, say: Callable[[str], None] | None = None
+    options: NetworkOptions,
+    *,
+    allow_all: bool,
+    allow_auto: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Ports, ...]:
     """The forwarded ports of `-t -u -T -U`; `say` hears what is odd about them. Raises ConfigError."""
     ephemeral = ephemeral_ports()
@@ -57,7 +65,7 @@ def ports_of(
             continue
         table = parse_port_specs(
             option, written or (options.default_ports,), protocol=protocol, direction=direction,
-            ephemeral=ephemeral, allow_all=allow_all and direction == INGRESS, allow_auto=True,
+            ephemeral=ephemeral, allow_all=allow_all and direction == INGRESS, allow_auto=allow_auto,
         )  # fmt: skip
         if table is not None:
             automatic = (protocol, direction) if table.mode == "auto" else None

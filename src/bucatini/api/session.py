@@ -102,6 +102,8 @@ class Plug(NamedTuple):
     """The guest's; with `learns_mac` what it is taken for until its frames show another."""
     name: str = ""
     """Of one of several guests, in what is said at the end; empty: nothing is."""
+    say: Callable[[str], None] | None = None
+    """Hears lines about who comes and goes; None: the observers do, if they want to."""
     learns_mac: bool = False
     ends: bool = False
     """Whether the link may end, and with it the guest."""
@@ -221,7 +223,7 @@ def _parts(job: Job, plug: Plug) -> Parts:
         splice=options.splice,
         freebind=options.freebind,
         learns_mac=plug.learns_mac,
-        say=observers.say,
+        say=plug.say or observers.say,
     )
 
 

@@ -37,21 +37,19 @@ def vm(config: VmConfig) -> int:
 
     end_quietly()
     observers = Observers(config.observe)
+    say = observers.say if config.observe.quiet else observers.warn
     pairs: list[tuple[Job, Plug]] = []
     try:
         for number, guest in enumerate(config.guests):
             own = config.of_guest(number)
             addressing = own.addressing()
-            plug = open_plug(guest.link, addressing.guest_mac, one_off=config.one_off)
+            plug = open_plug(guest.link, addressing.guest_mac, one_off=config.one_off, say=say)
             pairs.append((None, plug))  # type: ignore[arg-type]  # the link is closed whatever comes next
-            blueprint = Blueprint(
-                own.network,
-                None if config.mirror_host else addressing,
-                default_mtu=guest.link.default_mtu,
-                own_dns=True,
-                need_host="--mirror-host" if config.mirror_host else "",
-            )
-            pairs[-1] = (job_of(own, blueprint, blueprint.network(), observers), plug)
+            if config.mirror_host:
+                blueprint = Blueprint(own.network, None, default_mtu=None, own_dns=True, need_host="--mirror-host")
+            else:
+                blueprint = Blueprint(own.network, addressing, default_mtu=_default_mtu(plug.link), own_dns=True)
+            pairs[-1] = (job_of(own, blueprint, blueprint.network(), observers, namespace=False), plug)
     except BaseException:
         for _, plug in pairs:
             plug.link.close()
@@ -60,10 +58,10 @@ def vm(config: VmConfig) -> int:
     def ready() -> None:
         from bucatini.base.address import text
 
-        for (job, plug), guest in zip(pairs, config.guests, strict=True):
+        for (job, _), guest in zip(pairs, config.guests, strict=True):
             addresses = " ".join(text(address) for address, _ in job.network.addresses)
             if not config.observe.quiet:
-                observers.warn(f"{guest.link}: {plug.mac.hex(':')} {addresses or 'no address'}: ready")
+                observers.warn(f"{guest.link}: ready for a guest, who gets {addresses or 'no address'}")
 
     return serve_all(pairs, until_ended(ready))
 
@@ -81,14 +79,25 @@ def _end(_number: int, _frame: object) -> None:
     sys.exit(0)
 
 
-def open_plug(spec: LinkSpec, mac: bytes, *, one_off: bool = False) -> Plug:
-    """Open a guest's link. `mac` is what the guest is taken for until its frames show its own. Raises ConfigError,
-    HostError.
+def open_plug(
+    spec: LinkSpec, mac: bytes, *, one_off: bool = False, say: Callable[[str], None] | None = None
+) -> Plug:
+    """Open a guest's link. `mac` is what the guest is taken for until its frames show its own; `say` hears who comes
+    and goes. Raises ConfigError, HostError.
     """
     from bucatini.api.session import Plug
 
     link, offloads = open_link(spec, one_off=one_off)
-    return Plug(link, offloads, mac, str(spec), learns_mac=True, ends=one_off or spec.kind in ("fd", "tap"))
+    return Plug(link, offloads, mac, str(spec), say, learns_mac=True, ends=one_off or spec.kind in ("fd", "tap"))
+
+
+def _default_mtu(link: Any) -> int:
+    """Bytes: large where every packet costs, because nothing below us or the guest cuts superframes."""
+    from bucatini.config.guest import DEFAULT_MTU
+    from bucatini.config.vm import LARGE_MTU
+    from bucatini.links.socket_link import SocketLink
+
+    return LARGE_MTU if isinstance(link, SocketLink) else DEFAULT_MTU
 
 
 def open_link(spec: LinkSpec, *, one_off: bool) -> tuple[Any, Offloads]:

@@ -122,8 +122,9 @@ def _add_ports(group: argparse._ArgumentGroup, namespace: bool, action: type[arg
         help="[ADDR:]HOST:GUEST[/tcp|/udp], ports or ranges: who connects to port HOST of this host reaches port GUEST "
         "of the guest, which sees the real client; repeatable",
     )
+    auto = "auto, " if namespace else ""
     to_guest = (
-        ("-t", "--tcp-ports", "TCP ports of this host that lead to the guest, in pasta's grammar: none, all, auto, or "
+        ("-t", "--tcp-ports", f"TCP ports of this host that lead to the guest, in pasta's grammar: none, all, {auto}or "
          "[ADDR[%%IF]/]PORTS[:PORTS],... with ~PORTS to leave some out; repeatable (default: none)"),
         ("-u", "--udp-ports", "the same for UDP"),
     )  # fmt: skip

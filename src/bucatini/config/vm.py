@@ -7,13 +7,14 @@ Does not: open anything.
 from __future__ import annotations
 
 import os
+import re
 from typing import Literal
 
 import msgspec
 
 from bucatini.base.errors import ConfigError
 from bucatini.config.addressing import MAX_SLOT
-from bucatini.config.guest import DEFAULT_MTU, LEASE, GuestConfig
+from bucatini.config.guest import LEASE, GuestConfig
 from bucatini.config.network import NetworkOptions
 
 __all__ = ["LARGE_MTU", "LinkSpec", "VmConfig", "VmGuest"]
@@ -41,16 +42,11 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return ()
         return tuple(self.where.split(",", 1)) if self.kind == "dgram" else (self.where,)
 
-    @property
-    def default_mtu(self) -> int:
-        """What a guest is told where the user says nothing."""
-        return DEFAULT_MTU if self.kind in ("vhost-user", "tap") else LARGE_MTU
-
     def check(self) -> None:
         """Raise ConfigError for what cannot be a link."""
         option = f"--{self.kind} {self.where!r}"
         if self.kind == "fd":
-            if not (self.where.isascii() and self.where.isdigit() and 3 <= int(self.where) < 1 << 20):
+            if not (re.fullmatch("[1-9][0-9]{0,6}", self.where) and 3 <= int(self.where) < 1 << 20):
                 raise ConfigError(f"{option}: must be the number of a descriptor that is open, 3 or more")
         elif self.kind == "tap":
             if not 1 <= len(os.fsencode(self.where)) <= 15 or set(self.where) & set("/% \t\n:"):

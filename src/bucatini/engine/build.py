@@ -173,7 +173,8 @@ class Translator:
         self.advertiser = Advertiser(self.sink, gateway)
         self.sink.multicast = Multicast(self.sink, self.ingress, self.addresses, settings)
         self.publisher.elsewhere = lambda: self.sink.multicast.groups.ports
-        self.reactor.on_bug = self.sink.bug
+        if self.reactor.on_bug is None:
+            self.reactor.on_bug = self.sink.bug
         self._turn_ends = self.sink.end_of_turn if parts.end_of_turn is None else self._end_of_turn
         self.reactor.attach(self._turn_ends)
         try:

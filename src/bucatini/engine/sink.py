@@ -55,6 +55,7 @@ CONNECTING = 0
 CLOSED = 10
 EAGAIN = errno.EAGAIN
 ENOBUFS = errno.ENOBUFS
+ENOTCONN = errno.ENOTCONN
 BUG = int(DropReason.BUG)
 LINK_FULL = int(DropReason.LINK_FULL)
 LINK_WRITE_FAILED = int(DropReason.LINK_WRITE_FAILED)
@@ -135,6 +136,8 @@ class Sink:
     def transmit(self, at: int, length: int) -> None:
         """Send the frame at `at`; a refusal is counted, and the transport recovers as from any loss."""
         done = self.link.transmit(self.arena, at, length)
+        if done == -ENOTCONN:
+            return  # nobody is there who could miss it
         if done < 0:
             self.counters.values[LINK_FULL if done == -EAGAIN else LINK_WRITE_FAILED] += 1
         else:

@@ -36,6 +36,8 @@ BUFFER = 4 << 20
 EPOLLIN = select.EPOLLIN
 EPOLLOUT = select.EPOLLOUT
 ENOTCONN = errno.ENOTCONN
+REFUSED = (-errno.EAGAIN, -errno.EINVAL, -errno.EMSGSIZE)
+"""A frame was not taken, which says nothing of those that come."""
 EAGAIN = errno.EAGAIN
 
 
@@ -80,7 +82,8 @@ class SocketLink:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
         self.owner.reactor.watch(self.fd, self.ready, EPOLLIN)
-        self.owner.say(f"{self.name}: connected, process {peer_process(sock)}")
+        if self.door is not None:
+            self.owner.say(f"{self.name}: connected, process {peer_process(sock)}")
         if self.room():
             self.owner.link_joined()
         if self.full:
@@ -107,7 +110,7 @@ class SocketLink:
         outbox = self.outbox
         took = outbox.put(self.sock, arena, at, length)
         if took < 0:
-            if took != -EAGAIN and took != -errno.EINVAL:
+            if took not in REFUSED:
                 self.lost()
             return took
         if outbox.pending >= EAGER and not self.waits:

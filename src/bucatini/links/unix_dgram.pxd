@@ -13,9 +13,9 @@ cdef class UnixSeqpacketLink(SocketLink):
 
 
 cdef class UnixDatagramLink(SocketLink):
-    cdef public object local, remote, place, timer
+    cdef public object local, remote, place, file, timer
     cdef public list cuts
-    cdef public bint known
+    cdef public bint known, given
 
     @cython.locals(got=long)
     cpdef long receive(self, FastArena arena, long at, long stride, long count, list lengths) except? -200000

@@ -29,7 +29,7 @@ from bucatini.native import Arena
 __all__ = ["UnixDatagramLink", "UnixSeqpacketLink"]
 
 GREETING = b"VFKT"
-LOOK = 1.0
+LOOK = 0.25
 EAGAIN = errno.EAGAIN
 EPOLLIN = select.EPOLLIN
 
@@ -53,7 +53,9 @@ class UnixSeqpacketLink(SocketLink):
         if got < 0:
             return got if got == -EAGAIN else self.lost()
         if got and not lengths[got - 1]:
-            return self.lost() if got == 1 else got - 1
+            # The kernel says it once for each frame that was asked for and is not there.
+            got = lengths.index(0)
+            return got or self.lost()
         return got
 
 
@@ -65,11 +67,15 @@ class UnixDatagramLink(SocketLink):
         self.one_off = False
         self.local = local
         self.remote: Any = remote
+        self.given = bool(remote)
+        """Whether the user said where the guest is; else whoever speaks first while nobody is known is the guest."""
         self.cuts: list[int] = []
         self.known = not local
         """Whether the socket is connected."""
-        self.place: tuple[int, int] | None = None
-        """Device and inode of the file we are connected to."""
+        self.place: tuple[int, int, int] | None = None
+        """Device, inode and time of the file we are connected to."""
+        self.file = _place(local) if local else None
+        """The same of the file that is ours."""
         self.timer: Any = None
 
     def start(self, owner: LinkOwner) -> None:
@@ -138,10 +144,12 @@ class UnixDatagramLink(SocketLink):
     def _first(self, arena: Arena, at: int, stride: int, lengths: list[int]) -> int:
         """A datagram of somebody who is not known yet."""
         try:
-            got, address = self.sock.recvfrom_into(arena.view[at : at + stride], stride)
+            got, _, flags, address = self.sock.recvmsg_into([arena.view[at : at + stride]])
         except OSError as error:
             return -(error.errno or errno.EIO)
-        if address and not self.remote:
+        if flags & socket.MSG_TRUNC:
+            got = -errno.EMSGSIZE
+        if address and not self.given:
             self.meet(address)
         lengths[0] = got
         return -EAGAIN if got == len(GREETING) and _is_greeting(arena, at) else 1
@@ -173,8 +181,9 @@ class UnixDatagramLink(SocketLink):
         if self.timer is not None:
             self.timer.cancel()
         was_open = self.fd >= 0 or self.sock is not None
+        ours = was_open and bool(self.local) and _place(self.local) == self.file
         super().close()
-        if was_open and self.local:
+        if ours:
             with contextlib.suppress(OSError):
                 os.unlink(self.local)
 
@@ -183,9 +192,10 @@ def _is_greeting(arena: Arena, at: int) -> bool:
     return arena.copy(at, len(GREETING)) == GREETING
 
 
-def _place(path: Any) -> tuple[int, int] | None:
+def _place(path: Any) -> tuple[int, int, int] | None:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return status.st_dev, status.st_ino
+    # A file's number is given to the next one: the time of its making tells them apart.
+    return status.st_dev, status.st_ino, status.st_ctime_ns

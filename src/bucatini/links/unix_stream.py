@@ -3,7 +3,7 @@ netdev; passt(1); libkrun's unixstream).
 
 One read takes whatever is there, many frames at once; they are handed out where they lie, nothing is copied. Length
 words and frames may be cut anywhere: what is incomplete is moved to the front and goes on with the next read. A length
-below 14 or above 65535 cannot be right, and behind it nothing can be found again: the connection is closed.
+below 14 or above 65549 cannot be right, and behind it nothing can be found again: the connection is closed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ __all__ = ["UnixStreamLink"]
 
 PREFIX = 4
 SHORTEST = 14
-LONGEST = 65535
+LONGEST = 65535 + 14
+"""The largest IPv4 packet: guests that leave segmentation to us send nothing longer."""
 EAGAIN = errno.EAGAIN
 EINTR = errno.EINTR
 
@@ -79,9 +80,12 @@ class UnixStreamLink(SocketLink):
             length = load32(view, begin)
             if length < SHORTEST or length > LONGEST:
                 self.begin = begin
+                if found:
+                    self.more = True  # then it is the first
+                    return found
                 assert self.owner is not None
                 self.owner.say(f"{self.name}: a frame of {length} bytes cannot be, closing")
-                return found or self.lost()
+                return self.lost()
             if end - begin - PREFIX < length:
                 break
             if found == most:

@@ -6,7 +6,7 @@ offset that its virtio-net header gives is checked against its length.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOBUFS, errno
+from libc.errno cimport EAGAIN, EINTR, EINVAL, EMSGSIZE, ENOBUFS, errno
 from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcpy, memmove, memset
 
@@ -234,6 +234,11 @@ cdef class Outbox:
                     self.head += done
             else:
                 done = self.send_batch(fd)
+                if done < 0 and errno == EMSGSIZE:
+                    # One that no buffer of the host's would hold is lost, and not in the way of the next.
+                    self.head += self.lengths[self.first]
+                    self.first += 1
+                    continue
             if done < 0:
                 if errno == EAGAIN or errno == ENOBUFS or errno == EINTR:
                     return self.tail - self.head

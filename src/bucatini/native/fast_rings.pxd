@@ -44,6 +44,7 @@ cdef class Ring:
     cpdef Py_ssize_t receive(
         self, Arena arena, Py_ssize_t at, Py_ssize_t stride, Py_ssize_t count, list lengths, bint borrow
     ) except? -200000
+    cpdef bint holds(self, Py_ssize_t length) except -1
     cpdef finish(self)
     cpdef Py_ssize_t peek(
         self, Arena arena, sock, Py_ssize_t headers, Py_ssize_t limit, Py_ssize_t skip

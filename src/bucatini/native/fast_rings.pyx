@@ -346,6 +346,11 @@ cdef class Ring:
                 break
         return capacity
 
+    cpdef bint holds(self, Py_ssize_t length) except -1:
+        cdef Py_ssize_t capacity = self.gather(length)
+        self.drop_gathered()
+        return capacity >= length
+
     cdef void drop_gathered(self) noexcept:
         self.part_count = self.chain_count = self.filled = 0
 

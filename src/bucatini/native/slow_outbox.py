@@ -143,6 +143,17 @@ class Outbox:
                 return left
         return 1
 
+    def _send_first(self, sock: socket.socket) -> None:
+        """One datagram. One that no buffer of the host's would hold is lost, and not in the way of the next."""
+        length = self._lengths[0]
+        try:
+            sock.send(memoryview(self._buffer)[self._head : self._head + length], FLAGS)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+        self._lengths.popleft()
+        self._head += length
+
     def flush(self, sock: socket.socket) -> int:
         """Send what waits, as far as the socket takes it. Returns the bytes left, or `-errno` when the far end is gone
         (a full socket is no error).
@@ -153,10 +164,7 @@ class Outbox:
                     end = self._tail
                     self._head += sock.send(memoryview(self._buffer)[self._head : end], FLAGS)
                 else:
-                    length = self._lengths[0]
-                    sock.send(memoryview(self._buffer)[self._head : self._head + length], FLAGS)
-                    self._lengths.popleft()
-                    self._head += length
+                    self._send_first(sock)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.EINTR):
                 return -(error.errno or errno.EIO)

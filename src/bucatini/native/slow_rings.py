@@ -287,6 +287,12 @@ class Ring:
                 break
         return capacity
 
+    def holds(self, length: int) -> bool:
+        """Whether the chains that are there would take a frame of `length` bytes."""
+        capacity = self._gather(length)
+        self._drop_gathered()
+        return capacity >= length
+
     def _drop_gathered(self) -> None:
         self._parts = []
         self._chains = []

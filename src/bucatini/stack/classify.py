@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bucatini.base.reasons import DropReason
-from bucatini.wire.checksum import transport_ok
+from bucatini.wire.checksum import partial, transport_ok
 from bucatini.wire.icmp import IcmpView
 from bucatini.wire.ip import IpView
 from bucatini.wire.octets import load16, load32
@@ -225,7 +225,7 @@ class Packet:
             return 0
         else:
             return PROTOCOL
-        if not self.vnet.flags & CHECKSUM_KNOWN and not self._sum_is_right(end):
+        if not self.vnet.flags & CHECKSUM_KNOWN and not self._sum_is_right(end) and not self._sum_is_begun(end):
             return L4_CHECKSUM
         if protocol == 6 and self.tcp.flags & 2:
             self.options.parse(self.buf, self.tcp.options_at, self.tcp.payload_at)
@@ -243,6 +243,17 @@ class Packet:
             end,
             self.sum_of,
         )
+
+    def _sum_is_begun(self, end: int) -> bool:
+        """Whether the checksum field holds the pseudo-header's sum only, on a link that cannot say that the rest is to
+        be done: libkrun and others strip the header that said so. No other checksum is ever taken for right.
+        """
+        ip = self.ip
+        if self.header or ip.protocol not in (6, 17):
+            return False
+        addresses = self.copy(ip.source_at, 2 * ip.address_length)
+        begun = partial(addresses, end - ip.payload_at + ip.protocol)
+        return load16(self.buf, ip.payload_at + (16 if ip.protocol == 6 else 6)) == begun
 
     def source_mac(self) -> bytes:
         """Who sent the frame, 6 bytes."""

@@ -9,18 +9,21 @@ so that a guest that floods closed doors costs little.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from bucatini.base.address import Endpoint
 from bucatini.base.reasons import DropReason
 from bucatini.flows.tcp_flow import TcpFlow
 from bucatini.services.arp import ArpSettings, answer_arp, ask_arp
-from bucatini.services.dhcp import answer_dhcp
+from bucatini.services.dhcp import PoolAnswer, answer_dhcp, answer_from_pool
 from bucatini.services.dhcpv6 import answer_dhcpv6
 from bucatini.services.echo import EchoSettings, answer_echo, call_everybody
 from bucatini.services.icmp_error import ErrorKind, IcmpErrorSettings, icmp_error, icmp_error_packet
 from bucatini.services.membership import group_mac
 from bucatini.services.ndp import NdpSettings, answer_ndp, ask_ndp
+from bucatini.services.pool import LeasePool
 from bucatini.services.router import advertisement, answer_solicitation
 from bucatini.stack.classify import Packet
 from bucatini.stack.reassembly import Reassembler
@@ -35,7 +38,7 @@ from bucatini.wire.octets import load_bytes
 from bucatini.wire.tcp import emit_tcp
 from bucatini.wire.udp import emit_udp
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "Leasing"]
 
 ETHERNET = 14
 ARP_SENDER = 14
@@ -66,12 +69,27 @@ KINDS = {
 """Which error of a network each errno of a host socket stands for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Leasing:
+    """How a guest gets its address where several share a pool."""
+
+    pool: LeasePool
+    link: str
+    """What this guest's link is called."""
+    clock: Callable[[], float]
+    """The pool's time. Not `Gateway.now`, which stands still while the machine sleeps and means nothing after it."""
+    commit: Callable[[PoolAnswer], bytes | None]
+    """Hears every answer; returns the frame that may leave at once. An ACK that waits for the disk leaves later."""
+
+
 class Gateway:
     """One guest's gateway. `now` is set to the instant of each turn by the engine, for the budget of errors."""
 
     def __init__(self, settings: StackSettings, counters: Any) -> None:
         self.counters = counters
         self.reassembler = Reassembler()
+        self.leasing: Leasing | None = None
+        """None: the guest's address is that of the settings."""
         self._use(settings)
         self._budget = float(ERROR_BURST)
         self._budget_at = 0.0
@@ -131,6 +149,13 @@ class Gateway:
         """Answer to a DHCP or BOOTP message."""
         if self.settings.dhcp is None:
             return None
+        leasing = self.leasing
+        if leasing is not None:
+            now = leasing.clock()
+            frame = _frame(packet)
+            return leasing.commit(
+                answer_from_pool(frame, self.settings.dhcp, leasing.pool, now, link=leasing.link, verified=True)
+            )
         answer = answer_dhcp(_frame(packet), self.settings.dhcp, verified=True)
         return None if answer is None else answer.frame
 

@@ -53,6 +53,7 @@ HOST_SEND_FAILED = int(DropReason.HOST_SEND_FAILED)
 PROTOCOL = int(DropReason.PROTOCOL)
 ECONNREFUSED = errno.ECONNREFUSED
 V6_ECHO_REPLY = 129
+NEIGHBOR_SOLICITATION = 135
 SERVICE_OFF = int(DropReason.SERVICE_OFF)
 DHCP_SERVER_PORT = 67
 DHCPV6_SERVER_PORT = 547
@@ -272,6 +273,7 @@ class Ingress:
         if packet.ip.version == 6 and 133 <= packet.icmp.type <= 137:
             if packet.icmp.type == ROUTER_SOLICITATION:
                 self.addresses.forget(16)
+            self._learn(self._probed())
             self._learn(packet.source())
             return self._answer(self.gateway.ndp(packet), int(DropReason.NDP_NOT_OURS))
         if packet.kind == IGMP or (packet.ip.version == 6 and packet.icmp.type in MLD_TYPES):
@@ -294,6 +296,14 @@ class Ingress:
             mac = self.packet.source_mac()
             if mac != self.settings.guest_mac and not mac[0] & 1:
                 self.meet(mac)
+
+    def _probed(self) -> bytes | None:
+        """The address that the guest is about to take: what duplicate address detection asks for (RFC 4862 5.4.2)."""
+        packet = self.packet
+        at = packet.icmp.payload_at
+        if packet.icmp.type != NEIGHBOR_SOLICITATION or packet.ip.end - at < 16 or any(packet.source()):
+            return None
+        return packet.copy(at, 16)
 
     def _learn(self, source: bytes | None) -> None:
         if source is not None:

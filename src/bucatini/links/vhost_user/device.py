@@ -239,7 +239,10 @@ class Device:
             return queue, -1
         if len(held) != 1:
             raise PeerError("a ring without its descriptor")
-        os.set_blocking(held[0], False)
+        try:
+            os.set_blocking(held[0], False)
+        except OSError as error:
+            raise PeerError(f"a ring's descriptor that cannot be used: {error.strerror}") from None
         return queue, held.pop()
 
     def _set_vring_kick(self, body: bytes, held: list[int]) -> None:
@@ -254,6 +257,10 @@ class Device:
         queue, descriptor = self._descriptor(body, held)
         _close([queue.call])
         queue.call = descriptor
+        if descriptor >= 0 and queue.started:
+            # An engine before us may have given chains back and died before it said so; a call too many does no harm.
+            with contextlib.suppress(OSError, ValueError):
+                os.eventfd_write(descriptor, 1)
 
     def _set_vring_err(self, body: bytes, held: list[int]) -> None:
         """Nothing is ever told there."""

@@ -20,6 +20,6 @@ cdef class VhostUserLink:
     @cython.locals(ring=FastRing)
     cpdef long transmit(self, FastArena arena, long at, long length) except? -200000
     cpdef bint room(self) except -1
-    @cython.locals(ring=FastRing)
+    @cython.locals(ring=FastRing, there=long)
     cpdef bint _has_room(self) except -1
     cpdef flush(self)

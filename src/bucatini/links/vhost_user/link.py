@@ -34,6 +34,8 @@ NO_OFFLOADS = Offloads(False, False, False, False, False)
 """Until a driver has said what it can."""
 ENOUGH = 45
 """Buffers of the smallest kind that hold a superframe: 65,535 bytes and headers in pieces of 1,526."""
+LARGEST = 65535 + 128
+"""Bytes of a superframe."""
 CREDENTIALS = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
 MAX_MESSAGES = 64
 """Handled in one go; the rest comes with the next turn."""
@@ -114,6 +116,7 @@ class VhostUserLink:
             return False
         header, body, descriptors = self._header, self._body, self._descriptors
         self._header, self._body, self._descriptors = None, b"", []
+        self.flush()  # what was given back before is told before rings are stopped or placed anew
         self._unwatch_kicks()
         reply = self.device.handle(header, body, descriptors)
         self.calls = [queue.call for queue in self.device.queues]
@@ -197,6 +200,7 @@ class VhostUserLink:
         if ring is None:
             self.more = False
             return -EAGAIN
+        rests = ring.broken
         got = ring.receive(arena, at, stride, len(lengths), lengths, self.borrow)
         if got == len(lengths):
             self.more = True
@@ -204,7 +208,7 @@ class VhostUserLink:
         # All there was: wait for the driver's kick, unless it was busy in between.
         _clear(self.kicks[FROM_GUEST])
         self.more = ring.listen() or ring.count() > 0
-        if ring.broken:
+        if ring.broken and not rests:
             assert self.owner is not None
             self.owner.say(f"{self.name}: the driver's ring is beyond repair and rests until it is set up anew")
         return got or -EAGAIN
@@ -240,7 +244,11 @@ class VhostUserLink:
         ring = self.outward
         if ring is None:
             return False
-        return ring.count() >= (min(ENOUGH, ring.size >> 1) if ring.mergeable else 1)
+        there = ring.count()
+        if not ring.mergeable or there >= ENOUGH:
+            return there > 0
+        # Few buffers, which may be large ones, or all that this driver ever gives.
+        return there >= (ring.size + 1) >> 1 or ring.holds(LARGEST)
 
     def flush(self) -> None:
         """See `Link`: tell the driver what was given to it and what is done."""
