@@ -14,7 +14,9 @@ from bucatini.observe.captured import CapturedLink
 from support.lossy import LossyLink
 
 
-@pytest.mark.parametrize("kind", [TapLink, UnixStreamLink, UnixSeqpacketLink, UnixDatagramLink, CapturedLink, LossyLink])
+@pytest.mark.parametrize(
+    "kind", [TapLink, UnixStreamLink, UnixSeqpacketLink, UnixDatagramLink, CapturedLink, LossyLink]
+)
 @pytest.mark.parametrize("name", ["start", "receive", "done", "transmit", "room", "flush", "close"])
 def test_methods_are_those_of_the_protocol(kind: type, name: str) -> None:
     wanted = list(inspect.signature(getattr(Link, name)).parameters)
