@@ -1,0 +1,186 @@
+"""Leases of somebody else's DHCP server, learned by watching it answer: RFC 2131 sections 3, 4.3 and 4.4.
+
+Feed every frame that was admitted: `from_guest` for what the guest asks, `to_guest` for what it is told. An ACK with a
+lease time becomes the binding's lease, whole; a NAK, and the guest's own RELEASE or DECLINE, end it at once, so that a
+guest cannot go on using what the server may give to another. Everything else (OFFER, an ACK to INFORM, which has no
+lease time) changes nothing. Renewal is one more ACK; expiry is the binding's.
+
+An answer counts when all of this holds: it comes from a server that the binding names, and says so itself where it says
+anything (option 54); it is for this client's hardware address, whether it was sent to its MAC or to all (RFC 2131 4.1:
+clients that cannot take unicast yet); and its transaction was begun by this guest not long before. Each transaction is
+used once: a repeated answer cannot stretch a lease, at worst the lease is remembered to end as early as the first
+answer said. So a neighbour that can forge the server's address still cannot make a lease unasked.
+
+A server that goes by client identifiers (RFC 4361) gives one guest as many leases as it invents names. At most
+`MAXIMUM_IDENTITIES` are let pass in the time of a lease: firmware, boot loader, installer and system may each have one.
+
+`faithful` learns as Softnet 0.19.0 does, for better or worse: only from what was sent to the guest's MAC, from the
+gateway's address, without regard to transaction, hardware address or server, and nothing from the guest.
+
+Does not decide what passes, except for identities, and has no clock. DHCPv6 and router advertisements teach it nothing.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from bucatini.base.reasons import DropReason
+from bucatini.guard.binding import Binding
+from bucatini.guard.frame import DHCP_REQUEST, IPV4, SERVER, Frame
+from bucatini.wire.dhcp import (
+    ACK,
+    BOOTREPLY,
+    CLIENT_PORT,
+    DECLINE,
+    DISCOVER,
+    NAK,
+    RELEASE,
+    REQUEST,
+    SERVER_PORT,
+    DhcpMessage,
+    DhcpOption,
+    parse_dhcp,
+)
+
+__all__ = ["Change", "Snoop"]
+
+MAXIMUM_TRANSACTIONS = 8
+"""Whose answers are awaited; the oldest is forgotten. A client has one at a time, firmware and a system two."""
+TRANSACTION_SECONDS = 120.0
+"""RFC 2131 4.1: a client waits 64 seconds at most before it asks again."""
+MAXIMUM_IDENTITIES = 4
+IDENTITY_SECONDS = 600.0
+"""How long an identifier counts at least; longer when the last lease is longer."""
+
+DHCP_SPOOF = int(DropReason.DHCP_SPOOF)
+DHCP_STARVATION = int(DropReason.DHCP_STARVATION)
+
+
+class Change(IntEnum):
+    """What an answer did to the lease."""
+
+    NONE = 0
+    LEASED = 1
+    """A new lease, or another address."""
+    RENEWED = 2
+    """The same address, until later."""
+    WITHDRAWN = 3
+    """NAK."""
+
+
+class Snoop:
+    """Watches one guest's DHCP, and is the only one that writes its binding's lease."""
+
+    __slots__ = ("_awaited", "_identities", "_lease_seconds", "binding", "faithful")
+
+    def __init__(self, binding: Binding, faithful: bool = False) -> None:
+        self.binding = binding
+        self.faithful = faithful
+        self._awaited: dict[int, float] = {}
+        """Transactions and until when they may be answered, the oldest first."""
+        self._identities: dict[bytes, float] = {}
+        """Client identifiers seen and until when they count."""
+        self._lease_seconds = 0.0
+
+    def from_guest(self, frame: Frame, now: float) -> int:
+        """An admitted frame of the guest. Returns 0, or the reason why it must not pass after all."""
+        if frame.topic != DHCP_REQUEST or self.faithful:
+            return 0
+        request = _message(frame)
+        if request is None:
+            return DHCP_SPOOF
+        kind = _kind(request)
+        if kind in (RELEASE, DECLINE):
+            self._give_back(request, kind)
+            return 0
+        if not self._knows(request.options.get(DhcpOption.CLIENT_IDENTIFIER, b""), now):
+            return DHCP_STARVATION
+        if kind in (DISCOVER, REQUEST):  # DISCOVER: RFC 4039 lets the server answer it with an ACK
+            self._await(request.xid, now)
+        return 0
+
+    def to_guest(self, frame: Frame, now: float) -> Change:
+        """An admitted frame of the host's side, which may be an answer."""
+        if frame.kind != IPV4 or not frame.udp_end:
+            return Change.NONE
+        if frame.source_port != SERVER_PORT and frame.destination_port != CLIENT_PORT:
+            return Change.NONE
+        if not (self._is_answer_faithful(frame) if self.faithful else self._may_be_answer(frame)):
+            return Change.NONE
+        answer = _message(frame)
+        if answer is None or not (self.faithful or self._is_for_guest(answer, now)):
+            return Change.NONE
+        return self._take(answer, now)
+
+    # -- what the guest says
+
+    def _give_back(self, request: DhcpMessage, kind: int) -> None:
+        """RFC 2131 4.4.4, 4.4.6 and table 5: RELEASE names its address in `ciaddr`, DECLINE in option 50."""
+        given = request.ciaddr if kind == RELEASE else request.options.get(DhcpOption.REQUESTED_ADDRESS)
+        if given == self.binding.leased:
+            self.binding.clear()
+
+    def _knows(self, identity: bytes, now: float) -> bool:
+        """Whether the client identifier is one of the few that this guest may have."""
+        known = self._identities
+        for old in [each for each, until in known.items() if until <= now]:
+            del known[old]
+        if identity not in known and len(known) >= MAXIMUM_IDENTITIES:
+            return False
+        known[identity] = now + max(IDENTITY_SECONDS, self._lease_seconds)
+        return True
+
+    def _await(self, xid: int, now: float) -> None:
+        self._awaited.pop(xid, None)
+        self._awaited[xid] = now + TRANSACTION_SECONDS
+        if len(self._awaited) > MAXIMUM_TRANSACTIONS:
+            del self._awaited[next(iter(self._awaited))]
+
+    # -- what the guest is told
+
+    def _may_be_answer(self, frame: Frame) -> bool:
+        """From a server, to the guest or to all; the rest is in the message."""
+        if frame.topic != SERVER or frame.copy(frame.ip.source_at, 4) not in self.binding.servers:
+            return False
+        to = frame.copy(frame.at, 6)
+        return to == self.binding.mac or to == b"\xff" * 6
+
+    def _is_answer_faithful(self, frame: Frame) -> bool:
+        from_gateway = frame.copy(frame.ip.source_at, 4) in self.binding.gateways
+        return from_gateway and frame.copy(frame.at, 6) == self.binding.mac
+
+    def _is_for_guest(self, answer: DhcpMessage, now: float) -> bool:
+        if answer.op != BOOTREPLY or answer.htype != 1 or answer.hlen != 6 or answer.chaddr[:6] != self.binding.mac:
+            return False
+        server = answer.options.get(DhcpOption.SERVER_IDENTIFIER)
+        if server is not None and server not in self.binding.servers:
+            return False
+        return now < self._awaited.get(answer.xid, now)
+
+    def _take(self, answer: DhcpMessage, now: float) -> Change:
+        kind = _kind(answer)
+        if kind == NAK:
+            self._awaited.pop(answer.xid, None)
+            self.binding.clear()
+            return Change.WITHDRAWN
+        seconds = answer.options.get(DhcpOption.LEASE_TIME, b"")
+        if kind != ACK or len(seconds) != 4 or (not self.faithful and not any(answer.yiaddr)):
+            return Change.NONE
+        self._awaited.pop(answer.xid, None)
+        self._lease_seconds = float(int.from_bytes(seconds, "big"))
+        before = self.binding.leased
+        resolvers = answer.options.get(DhcpOption.DNS, b"")
+        dns = [resolvers[at : at + 4] for at in range(0, len(resolvers) - 3, 4)]
+        self.binding.lease(answer.yiaddr, self._lease_seconds, now, dns)
+        return Change.RENEWED if before == answer.yiaddr else Change.LEASED
+
+
+def _message(frame: Frame) -> DhcpMessage | None:
+    at = frame.ip.payload_at + 8
+    return parse_dhcp(frame.copy(at, frame.udp_end - at)) if frame.udp_end else None
+
+
+def _kind(message: DhcpMessage) -> int:
+    """The message type, 0 for BOOTP and what has none."""
+    kind = message.options.get(DhcpOption.MESSAGE_TYPE, b"")
+    return kind[0] if len(kind) == 1 else 0
