@@ -1,8 +1,8 @@
 """The DHCP and BOOTP server of the guest's link: RFC 2131, RFC 2132, RFC 3442, RFC 4039, RFC 6842, RFC 1542.
 
-There is one guest and one address, so there are no leases to remember: what a client asks for is either that address
-or it is not, and every answer follows from the request and the settings. When the settings change, a client learns it
-at its next request, by a NAK if its address is no longer the one.
+With one guest and one address (`answer_dhcp`) there are no leases to remember: what a client asks for is either that
+address or it is not, and every answer follows from the request and the settings. When the settings change, a client
+learns it at its next request, by a NAK if its address is no longer the one.
 
 | message | answer |
 |---|---|
@@ -14,18 +14,36 @@ at its next request, by a NAK if its address is no longer the one.
 | RELEASE, DECLINE | none, an event |
 | no message type: BOOTP | reply without the options of DHCP |
 
+With several guests (`answer_from_pool`) "our address" is what the pool has for the client's MAC, the gateway of that
+address is the server, and what differs is this:
+
+| message | answer |
+|---|---|
+| of a client hardware address that is not the frame's | silence: an identity is a MAC, the one `guard` holds it to |
+| with a relay | silence: a relay speaks for others |
+| no message type: BOOTP | silence: its addresses never end |
+| DISCOVER, and no address is free | silence |
+| INFORM of an address that is not leased to the sender | silence |
+
+There is no other server on the link, so that a request for an address of which the pool knows nothing gets NAK, where
+RFC 2131 section 4.3.2 wants silence of one among several: the client asks anew at once.
+
 Requested options come in the client's order and then all others that fit its maximum message size: they are all values
 that differ from what a host assumes. What does not fit is left out, the client's first wish first served.
 
-Does not allocate addresses, probe for them, know classes of clients or echo what relays add (RFC 3046).
+Does not probe for addresses, heed the lease time that a client wishes for, know classes of clients or echo what relays
+add (RFC 3046).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from bucatini.services.address_plan import Place
+from bucatini.services.leases import INFINITE, Lease, LeaseEvent, LeaseRefusal, Outcome
+from bucatini.services.pool import LeasePool
 from bucatini.wire.checksum import finish_udp, partial, pseudo_header, transport_ok
 from bucatini.wire.dhcp import (
     ACK,
@@ -57,10 +75,7 @@ from bucatini.wire.ipv4 import PROTOCOL_UDP, emit_ipv4
 from bucatini.wire.octets import load_bytes
 from bucatini.wire.udp import UdpView, emit_udp
 
-__all__ = ["INFINITE", "DhcpAnswer", "DhcpSettings", "answer_dhcp"]
-
-INFINITE = 0xFFFFFFFF
-"""A lease for ever, RFC 2131 section 3.3."""
+__all__ = ["INFINITE", "DhcpAnswer", "DhcpSettings", "PoolAnswer", "answer_dhcp", "answer_from_pool"]
 
 _UNSPECIFIED = bytes(4)
 _EVERYBODY = b"\xff" * 4
@@ -107,6 +122,17 @@ class DhcpAnswer(NamedTuple):
     client_mac: bytes
 
 
+class PoolAnswer(NamedTuple):
+    """What a message of one of several clients led to."""
+
+    answer: DhcpAnswer | None
+    """None when nothing is to be said."""
+    lease: Lease | None
+    """What an ACK promises. It has to be on disk before the frame leaves, where leases survive a restart."""
+    events: tuple[LeaseEvent, ...]
+    """What happened to leases, this client's and those that had come to their end."""
+
+
 class _Request(NamedTuple):
     """A message of a client and what its frame said."""
 
@@ -147,7 +173,42 @@ def answer_dhcp(
     return None if handler is None else handler(request, settings)
 
 
-def _receive(frame: bytes | bytearray | memoryview, settings: DhcpSettings, verified: bool) -> _Request | None:
+def answer_from_pool(
+    frame: bytes | bytearray | memoryview,
+    settings: DhcpSettings,
+    pool: LeasePool,
+    now: float,
+    *,
+    link: str = "",
+    verified: bool = False,
+) -> PoolAnswer:
+    """What the Ethernet frame leads to when the address is the pool's to give. Any bytes are fine.
+
+    Of `settings`, address, prefix length and lease time are the pool's. A guest's gateway stands for `server` wherever
+    that is named: as server, router, DNS server and gateway of routes. `now` is the pool's time, `link` says where the
+    frame came from; for `verified` see `answer_dhcp`.
+    """
+    events = pool.expire(now)
+    place = pool.place_of(bytes(frame[6:12]))
+    told = settings if place is None else _placed(settings, place, pool)
+    request = _receive(frame, told, verified, pool)
+    if request is None:
+        return PoolAnswer(None, None, events)
+    refusal = _unfit(request)
+    if refusal is not None:
+        pool.refuse(refusal)
+        return PoolAnswer(None, None, events)
+    kind = request.option(DhcpOption.MESSAGE_TYPE) or b""
+    handler = _POOL_HANDLERS.get(kind[0]) if len(kind) == 1 else None
+    if handler is None:
+        return PoolAnswer(None, None, events)
+    answer = handler(_Asked(request, told, pool, now, link))
+    return answer._replace(events=(*events, *answer.events))
+
+
+def _receive(
+    frame: bytes | bytearray | memoryview, settings: DhcpSettings, verified: bool, pool: LeasePool | None = None
+) -> _Request | None:
     """The request in a frame, every length, checksum and address of it checked."""
     buf = memoryview(bytearray(frame))
     view, udp = IpView(), UdpView()
@@ -155,7 +216,10 @@ def _receive(frame: bytes | bytearray | memoryview, settings: DhcpSettings, veri
         return None
     if not udp.parse(buf, view.payload_at, view.end) or udp.destination_port != SERVER_PORT:
         return None
-    if load_bytes(buf, view.destination_at, 4) not in (_EVERYBODY, settings.server, _directed_broadcast(settings)):
+    destination = load_bytes(buf, view.destination_at, 4)
+    if destination not in (_EVERYBODY, settings.server, _directed_broadcast(settings)) and not (
+        pool is not None and pool.is_gateway(destination)
+    ):
         return None
     if not verified and not transport_ok(
         buf, view.source_at, view.destination_at, 4, PROTOCOL_UDP, view.payload_at, udp.end
@@ -265,6 +329,127 @@ def _refuse(request: _Request, settings: DhcpSettings, asked: bytes) -> DhcpAnsw
         target = _target(request, settings)
         reply = reply._replace(flags=reply.flags | BROADCAST_FLAG)
     return DhcpAnswer(_frame(reply, target, settings), "nak", asked, request.client_mac)
+
+
+# -- the same with a pool
+
+
+class _Asked(NamedTuple):
+    """A message for the pool. `settings` are those of the address the client has, if any."""
+
+    request: _Request
+    settings: DhcpSettings
+    pool: LeasePool
+    now: float
+    link: str
+
+    @property
+    def who(self) -> bytes:
+        return self.request.source_mac
+
+
+def _unfit(request: _Request) -> LeaseRefusal | None:
+    """Why a message is nothing for a pool, whatever it says."""
+    if request.client_mac != request.source_mac:
+        return LeaseRefusal.HARDWARE
+    if request.message.giaddr != _UNSPECIFIED:
+        return LeaseRefusal.RELAYED
+    return LeaseRefusal.BOOTP if request.option(DhcpOption.MESSAGE_TYPE) is None else None
+
+
+def _placed(settings: DhcpSettings, place: Place | Lease, pool: LeasePool) -> DhcpSettings:
+    """What the guest with that address gets."""
+    gateway = place.gateway
+
+    def ours(address: bytes | None) -> bytes | None:
+        return gateway if address == settings.server else address
+
+    return replace(
+        settings,
+        server=gateway,
+        address=place.address,
+        prefix_length=place.prefix_length,
+        router=ours(settings.router),
+        dns=tuple(gateway if each == settings.server else each for each in settings.dns),
+        routes=tuple((to, length, ours(by)) for to, length, by in settings.routes),
+        lease=pool.settings.lease,
+    )
+
+
+def _pool_discover(asked: _Asked) -> PoolAnswer:
+    wish = asked.request.option(DhcpOption.REQUESTED_ADDRESS)
+    offered = asked.pool.offer(asked.who, asked.now, asked.link, wish)
+    if offered.lease is None:
+        return PoolAnswer(None, None, offered.events)
+    if asked.request.option(DhcpOption.RAPID_COMMIT) == b"":
+        granted = asked.pool.request(asked.who, offered.lease.address, asked.now, asked.link)
+        return _granted(asked, granted, offered.events, {DhcpOption.RAPID_COMMIT: b""})
+    settings = _placed(asked.settings, offered.lease, asked.pool)
+    return PoolAnswer(_lease(OFFER, "offer", asked.request, settings, {}), None, offered.events)
+
+
+def _pool_request(asked: _Asked) -> PoolAnswer:
+    request, settings = asked.request, asked.settings
+    if _names_another(asked):
+        return PoolAnswer(None, None, asked.pool.withdraw(asked.who, asked.now, asked.link).events)
+    named = request.option(DhcpOption.SERVER_IDENTIFIER)
+    address = request.option(DhcpOption.REQUESTED_ADDRESS) or request.message.ciaddr
+    if len(address) != 4 or (named is None and address == _UNSPECIFIED):
+        return PoolAnswer(None, None, ())
+    wanted = None if address == _UNSPECIFIED else address
+    outcome = asked.pool.request(asked.who, wanted, asked.now, asked.link)
+    if outcome.refusal is LeaseRefusal.NOT_YOURS and wanted is not None:
+        # A client that selects takes NAK only from the server it named.
+        refused = _refuse(request, replace(settings, server=named or settings.server), address)
+        return PoolAnswer(refused, None, outcome.events)
+    return _granted(asked, outcome, (), {})
+
+
+def _granted(asked: _Asked, outcome: Outcome, events: tuple[LeaseEvent, ...], extra: dict[int, bytes]) -> PoolAnswer:
+    """ACK, or silence."""
+    lease = outcome.lease
+    if lease is None:
+        return PoolAnswer(None, None, (*events, *outcome.events))
+    settings = _placed(asked.settings, lease, asked.pool)
+    return PoolAnswer(_lease(ACK, "ack", asked.request, settings, extra), lease, (*events, *outcome.events))
+
+
+def _pool_inform(asked: _Asked) -> PoolAnswer:
+    lease = asked.pool.lease_of(asked.who)
+    answer = _inform(asked.request, asked.settings)
+    known = answer is not None and lease is not None and answer.address == lease.address
+    return PoolAnswer(answer if known else None, None, ())
+
+
+def _pool_release(asked: _Asked) -> PoolAnswer:
+    if _names_another(asked):
+        return PoolAnswer(None, None, ())
+    address = asked.request.message.ciaddr
+    outcome = asked.pool.release(asked.who, address, asked.now, asked.link)
+    return PoolAnswer(DhcpAnswer(None, "release", address, asked.who), None, outcome.events)
+
+
+def _pool_decline(asked: _Asked) -> PoolAnswer:
+    address = asked.request.option(DhcpOption.REQUESTED_ADDRESS) or b""
+    if _names_another(asked) or len(address) != 4:
+        return PoolAnswer(None, None, ())
+    outcome = asked.pool.decline(asked.who, address, asked.now, asked.link)
+    return PoolAnswer(DhcpAnswer(None, "decline", address, asked.who), None, outcome.events)
+
+
+_POOL_HANDLERS: dict[int, Callable[[_Asked], PoolAnswer]] = {
+    DISCOVER: _pool_discover,
+    REQUEST: _pool_request,
+    DECLINE: _pool_decline,
+    RELEASE: _pool_release,
+    INFORM: _pool_inform,
+}
+
+
+def _names_another(asked: _Asked) -> bool:
+    """Whether the message is to a server that is none of the gateways."""
+    named = asked.request.option(DhcpOption.SERVER_IDENTIFIER)
+    return named not in (None, asked.settings.server) and not asked.pool.is_gateway(named or b"")
 
 
 # -- options

@@ -12,8 +12,21 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from bucatini.base.address import pack
-from bucatini.services.dhcp import INFINITE, DhcpAnswer, DhcpSettings, answer_dhcp
+from bucatini.services.address_plan import LeaseRange
+from bucatini.services.dhcp import INFINITE, DhcpAnswer, DhcpSettings, PoolAnswer, answer_dhcp, answer_from_pool
+from bucatini.services.leases import (
+    LeaseDeclined,
+    LeaseExpired,
+    LeaseGranted,
+    LeaseRefusal,
+    LeaseReleased,
+    LeaseRenewed,
+    PoolExhausted,
+)
+from bucatini.services.pool import LeasePool, PoolSettings
+from bucatini.stack.gateway import Leasing
 from bucatini.wire.domain_names import decode_names
+from support.frames import Bench
 
 OUR_MAC = "9a:55:9a:55:9a:55"
 MAC = "02:00:00:00:00:01"
@@ -58,13 +71,18 @@ def answered(frame: bytes, settings: DhcpSettings = SETTINGS) -> tuple[DhcpAnswe
     answer = answer_dhcp(frame, settings)
     assert answer is not None
     assert answer.frame is not None
-    reply = Ether(answer.frame)
+    return answer, *dissected(answer.frame)
+
+
+def dissected(frame: bytes, server: str = SERVER) -> tuple[Ether, dict[Any, Any]]:
+    """A frame of ours, and its options as `answered` has them."""
+    reply = Ether(frame)
     correct(reply)
     assert reply.src == OUR_MAC
-    assert reply[IP].src == SERVER
+    assert reply[IP].src == server
     assert reply[UDP].sport == 67
     assert reply[BOOTP].op == 2
-    assert len(answer.frame) >= 14 + 28 + 300
+    assert len(frame) >= 14 + 28 + 300
     raw = raw_options(bytes(reply[DHCP]))
     options: dict[Any, Any] = {}
     for option in reply[DHCP].options:
@@ -72,7 +90,7 @@ def answered(frame: bytes, settings: DhcpSettings = SETTINGS) -> tuple[DhcpAnswe
             code = RAW.get(option[0])
             options[code or option[0]] = raw[code] if code else option[1] if len(option) == 2 else option[1:]
     assert len(options) == len(raw), "nothing is lost"
-    return answer, reply, options
+    return reply, options
 
 
 def raw_options(field: bytes) -> dict[int, bytes]:
@@ -537,3 +555,339 @@ def test_nothing_a_client_says_changes_the_settings() -> None:
     for kind in ("release", "decline", "inform", "request"):
         answer_dhcp(ask(kind, server_id=SERVER, requested_addr=OTHER, bootp={"ciaddr": OTHER}), SETTINGS)
     assert answer_dhcp(ask("discover"), SETTINGS) == before
+
+
+NOW = 1_760_000_000.0
+LEASE = 600
+SHARED = PoolSettings((LeaseRange(pack("192.0.2.0"), 24),))
+EACH = PoolSettings((LeaseRange(pack("10.0.0.0"), 24, guest_length=30),))
+OUTSIDE = ("10.255.255.1", "192.0.3.7")
+LATER = NOW + 100
+TOLD = replace(SETTINGS, dns=(pack(SERVER), pack("198.51.100.53")), routes=((pack("10.9.0.0"), 16, pack(SERVER)),))
+
+
+class Segment:
+    """The guests of one pool, who answer each on a link of their own unless said otherwise."""
+
+    def __init__(self, settings: PoolSettings = SHARED, told: DhcpSettings = SETTINGS, **fields: Any) -> None:
+        self.pool = LeasePool(replace(settings, **fields))
+        self.told = told
+
+    def ask(
+        self, kind: str | int | None, *options: Any, who: int = 1, now: float = NOW, link: str = "", **named: Any
+    ) -> PoolAnswer:
+        chaddr = bytes.fromhex("0200000000") + bytes((who,))
+        named["bootp"] = {"chaddr": chaddr, **named.get("bootp", {})}
+        named.setdefault("mac", chaddr.hex(":"))
+        frame = ask(kind, *options, **named)
+        return answer_from_pool(frame, self.told, self.pool, now, link=link or str(who))
+
+    def read(self, *args: Any, server: str = SERVER, **named: Any) -> tuple[str, str, Ether, dict[Any, Any]]:
+        """Event and address of an answer that has a frame, its frame and options."""
+        answer = self.ask(*args, **named).answer
+        assert answer is not None
+        assert answer.frame is not None
+        reply, options = dissected(answer.frame, server)
+        assert (answer.event == "ack") == (options["message-type"] == 5)
+        return answer.event, reply[BOOTP].yiaddr, reply, options
+
+    def join(self, who: int = 1, now: float = NOW) -> str:
+        event, address, _, options = self.read("discover", who=who, now=now)
+        assert event == "offer"
+        chosen = {"server_id": options["server_id"], "requested_addr": address}
+        event, again, _, _ = self.read("request", who=who, now=now, **chosen)
+        assert (event, again) == ("ack", address)
+        return address
+
+    def silent(self, *args: Any, **named: Any) -> bool:
+        answer = self.ask(*args, **named)
+        assert answer.lease is None
+        return answer.answer is None
+
+
+class TestPool:
+    def test_an_offer_and_a_lease(self) -> None:
+        link = Segment()
+        event, address, reply, options = link.read("discover", client_id=b"\xff1234")
+        assert (event, address) == ("offer", "192.0.2.2")
+        assert (reply.dst, reply[IP].dst) == (MAC, "192.0.2.2")
+        assert (options["lease_time"], options["renewal_time"], options["rebinding_time"]) == (600, 300, 525)
+        assert (options["subnet_mask"], options["router"], options["server_id"]) == ("255.255.255.0", SERVER, SERVER)
+        assert options["client_id"] == b"\xff1234"
+        assert link.ask("discover").events == ()
+        granted = link.ask("request", now=NOW + 30, server_id=SERVER, requested_addr="192.0.2.2")
+        assert granted.events == (LeaseGranted(RAW_MAC, pack("192.0.2.2"), NOW + 30 + LEASE, "1"),)
+        assert granted.lease == link.pool.lease_of(RAW_MAC)
+        assert granted.lease is not None
+        assert granted.answer is not None
+        assert granted.answer[1:] == ("ack", pack("192.0.2.2"), RAW_MAC)
+
+    def test_each_guest_its_own(self) -> None:
+        link = Segment()
+        assert [link.join(who) for who in range(1, 6)] == [f"192.0.2.{host}" for host in range(2, 7)]
+        assert link.join(3) == "192.0.2.4"
+
+    def test_a_wish(self) -> None:
+        assert Segment().read("discover", requested_addr="192.0.2.77")[1] == "192.0.2.77"
+        for wish in (*OUTSIDE, SERVER):
+            assert Segment().read("discover", requested_addr=wish)[1] == "192.0.2.2"
+
+    def test_rapid_commit(self) -> None:
+        link = Segment()
+        answer = link.ask("discover", (80, b""))
+        assert answer.lease is not None
+        assert [type(event) for event in answer.events] == [LeaseGranted]
+        event, address, _, options = link.read("discover", (80, b""))
+        assert (event, address, options[80]) == ("ack", "192.0.2.2", b"")
+
+    def test_broadcast_flag(self) -> None:
+        _, _, reply, _ = Segment().read("discover", bootp={"flags": "B"})
+        assert (reply.dst, reply[IP].dst) == ("ff:ff:ff:ff:ff:ff", EVERYBODY)
+
+    def test_for_ever(self) -> None:
+        _, _, _, options = Segment(lease=INFINITE).read("discover")
+        assert options["lease_time"] == INFINITE
+        assert "renewal_time" not in options
+
+    @pytest.mark.parametrize(
+        ("options", "used", "destination"),
+        [
+            pytest.param({"server_id": SERVER, "requested_addr": GUEST}, False, EVERYBODY, id="selecting"),
+            pytest.param({"server_id": SERVER}, False, EVERYBODY, id="selecting, address left out"),
+            pytest.param({"requested_addr": GUEST}, False, EVERYBODY, id="rebooting"),
+            pytest.param({}, True, SERVER, id="renewing"),
+            pytest.param({}, True, EVERYBODY, id="rebinding"),
+            pytest.param({}, True, "192.0.2.255", id="rebinding, directed"),
+        ],
+    )
+    def test_request_in_every_state(self, options: dict[str, str], used: bool, destination: str) -> None:
+        link = Segment()
+        link.join()
+        source = GUEST if used else "0.0.0.0"
+        fields = {**options, "bootp": {"ciaddr": source}, "source": source, "destination": destination, "now": LATER}
+        answer = link.ask("request", **fields)
+        assert answer.events == (LeaseRenewed(RAW_MAC, pack(GUEST), LATER + LEASE, "1"),)
+        event, address, reply, found = link.read("request", **fields)
+        assert (event, address, reply[IP].dst, found["lease_time"]) == ("ack", GUEST, GUEST, LEASE)
+        other = link.ask("request", who=2, **fields)
+        assert other.lease is None
+        if "server_id" not in options or "requested_addr" in options:
+            assert other.answer is not None
+            assert (other.answer.event, other.answer.address) == ("nak", pack(GUEST))
+
+    @pytest.mark.parametrize("address", [OTHER, *OUTSIDE])
+    def test_nak(self, address: str) -> None:
+        link = Segment()
+        link.join()
+        for named in ({"requested_addr": address}, {"bootp": {"ciaddr": address}}):
+            event, given, reply, options = link.read("request", client_id=b"\1abc", **named)
+            assert (event, given, options["message-type"], options["client_id"]) == ("nak", "0.0.0.0", 6, b"\1abc")
+            assert (reply.dst, reply[IP].dst) == ("ff:ff:ff:ff:ff:ff", EVERYBODY)
+        assert link.pool.lease_of(RAW_MAC) is not None
+
+    def test_nak_of_another_guests_address(self) -> None:
+        link = Segment()
+        link.join(1)
+        event, _, _, _ = link.read("request", who=2, requested_addr=GUEST)
+        assert event == "nak"
+        assert link.pool.holder_of(pack(GUEST)) == RAW_MAC
+
+    def test_a_request_to_another_server_takes_the_offer_back(self) -> None:
+        link = Segment()
+        link.read("discover")
+        assert link.silent("request", server_id="192.0.2.9", requested_addr="192.0.2.44")
+        assert len(link.pool) == 0
+
+    def test_a_request_for_nothing(self) -> None:
+        link = Segment()
+        assert link.silent("request")
+        assert link.silent("request", (50, b"\xc0\x00\x02"))
+        assert link.silent("request", server_id=SERVER), "there was no offer"
+
+    def test_inform_with_ones_own_address_only(self) -> None:
+        link = Segment()
+        assert link.silent("inform", bootp={"ciaddr": GUEST}, source=GUEST)
+        link.join()
+        answer = link.ask("inform", bootp={"ciaddr": GUEST}, source=GUEST).answer
+        assert answer is not None
+        assert answer.frame is not None
+        reply, options = dissected(answer.frame)
+        assert (reply[BOOTP].yiaddr, options["router"], "lease_time" in options) == ("0.0.0.0", SERVER, False)
+        assert link.silent("inform", bootp={"ciaddr": OTHER}, source=OTHER)
+
+    def test_release(self) -> None:
+        link = Segment()
+        link.join()
+        fields = {"server_id": SERVER, "bootp": {"ciaddr": GUEST}, "source": GUEST, "destination": SERVER}
+        answer = link.ask("release", now=LATER, **fields)
+        assert answer.answer == (None, "release", pack(GUEST), RAW_MAC)
+        assert answer.events == (LeaseReleased(RAW_MAC, pack(GUEST), NOW + LEASE, "1"),)
+        assert link.ask("release", now=LATER, **fields).events == ()
+        assert link.join(2, LATER) == "192.0.2.3"
+
+    def test_decline(self) -> None:
+        link = Segment()
+        link.join()
+        answer = link.ask("decline", server_id=SERVER, requested_addr=GUEST)
+        assert answer.answer == (None, "decline", pack(GUEST), RAW_MAC)
+        assert answer.events == (LeaseDeclined(RAW_MAC, pack(GUEST), NOW + 600, "1"),)
+        assert link.join() == "192.0.2.3"
+
+    @pytest.mark.parametrize("kind", ["release", "decline"])
+    def test_giving_back_to_another_server_or_what_is_anothers(self, kind: str) -> None:
+        link = Segment()
+        link.join()
+        fields = {"requested_addr": GUEST, "bootp": {"ciaddr": GUEST}}
+        assert link.silent(kind, server_id="192.0.2.9", **fields)
+        link.ask(kind, who=2, server_id=SERVER, **fields)
+        link.ask(kind, server_id=SERVER, requested_addr=OTHER, bootp={"ciaddr": OTHER})
+        assert link.pool.lease_of(RAW_MAC) is not None
+
+    @pytest.mark.parametrize("options", [(), ((50, b"abc"),)])
+    def test_decline_of_nothing(self, options: tuple[Any, ...]) -> None:
+        assert Segment().silent("decline", *options, server_id=SERVER)
+
+    def test_what_has_ended_is_told_whatever_comes(self) -> None:
+        link = Segment()
+        link.join()
+        expired = (LeaseExpired(RAW_MAC, pack(GUEST), "1"),)
+        assert answer_from_pool(b"", SETTINGS, link.pool, NOW + LEASE) == (None, None, expired)
+        assert link.ask("request", bootp={"ciaddr": GUEST}, source=GUEST, now=NOW + LEASE).lease is not None
+        last = link.ask("discover", who=2, now=NOW + 3 * LEASE)
+        assert last.events == expired
+
+    def test_exhaustion_is_silence(self) -> None:
+        link = Segment(PoolSettings((LeaseRange(pack("192.0.2.0"), 30),)))
+        link.join()
+        first = link.ask("discover", who=2)
+        assert first == (None, None, (PoolExhausted(bytes.fromhex("020000000002"), "2"),))
+        assert link.silent("discover", who=2)
+        assert link.ask("discover", (80, b""), who=2) == (None, None, ())
+        assert link.pool.counters == {LeaseRefusal.EXHAUSTED: 3}
+
+
+class TestPoolOfNetworks:
+    """A /30 for each guest: its gateway is the server it knows."""
+
+    def test_what_a_guest_is_told(self) -> None:
+        link = Segment(EACH, TOLD)
+        for who, (gateway, guest) in enumerate((("10.0.0.1", "10.0.0.2"), ("10.0.0.5", "10.0.0.6")), 1):
+            event, address, _, options = link.read("discover", who=who, server=gateway, param_req_list=[3, 6, 1])
+            assert (event, address, options["server_id"], options["router"]) == ("offer", guest, gateway, gateway)
+            assert options["subnet_mask"] == "255.255.255.252"
+            assert options["name_server"] == (gateway, "198.51.100.53")
+            assert options[121] == bytes.fromhex("100a09") + pack(gateway) + b"\0" + pack(gateway)
+            chosen = {"server_id": gateway, "requested_addr": guest}
+            assert link.read("request", who=who, server=gateway, **chosen)[:2] == ("ack", guest)
+            renewed = {"bootp": {"ciaddr": guest}, "source": guest, "destination": gateway}
+            assert link.read("request", who=who, server=gateway, **renewed)[:2] == ("ack", guest)
+            link.ask("release", who=who, server_id=gateway, **renewed)
+        assert link.pool.leases() == ()
+
+    def test_without_router(self) -> None:
+        link = Segment(EACH, replace(TOLD, router=None, routes=()))
+        assert "router" not in link.read("discover", server="10.0.0.1")[3]
+
+    def test_an_offer_that_was_lost_in_a_restart(self) -> None:
+        """Who is named is one of us, so it is for us to say no, in its name."""
+        link = Segment(EACH)
+        asked = {"server_id": "10.0.0.13", "requested_addr": "10.0.0.14"}
+        event, _, _, options = link.read("request", server="10.0.0.13", **asked)
+        assert (event, options["server_id"]) == ("nak", "10.0.0.13")
+        assert link.silent("request", server_id="10.0.0.14", requested_addr="10.0.0.14"), "no gateway has it"
+
+    def test_a_lease_that_was_lost_is_refused_at_its_gateway(self) -> None:
+        link = Segment(EACH)
+        renewed = {"bootp": {"ciaddr": "10.0.0.6"}, "source": "10.0.0.6", "destination": "10.0.0.5"}
+        assert link.read("request", **renewed)[0] == "nak"
+        assert link.silent("request", **{**renewed, "destination": "10.0.0.7"})
+
+
+class TestPretenders:
+    def test_ten_thousand_hardware_addresses_in_one_guests_frames(self) -> None:
+        link = Segment()
+        link.join()
+        template = bytearray(ask("discover"))
+        chaddr = 14 + 28 + 28
+        assert template[chaddr : chaddr + 6] == RAW_MAC
+        told = 0
+        for number in range(10_000):
+            template[chaddr : chaddr + 6] = b"\2\1" + number.to_bytes(4, "big")
+            told += answer_from_pool(template, SETTINGS, link.pool, NOW, link="1", verified=True) != (None, None, ())
+        assert told == 0
+        assert len(link.pool) == 1
+        assert link.pool.counters == {LeaseRefusal.HARDWARE: 10_000}
+        assert link.join(2) == "192.0.2.3"
+
+    def test_ten_thousand_hardware_addresses_in_frames_that_match(self) -> None:
+        link = Segment()
+        link.join()
+        template = bytearray(ask("discover"))
+        for number in range(10_000):
+            mac = b"\2\1" + number.to_bytes(4, "big")
+            template[6:12] = template[70:76] = mac
+            assert answer_from_pool(template, SETTINGS, link.pool, NOW, link="1", verified=True).answer is None
+        assert (len(link.pool), link.pool.counters) == (1, {LeaseRefusal.IDENTITIES: 10_000})
+
+    def test_client_identifiers_make_nobody(self) -> None:
+        link = Segment()
+        found = {link.read("discover", client_id=bytes((255, number)))[1] for number in range(200)}
+        assert found == {"192.0.2.2"}
+        assert len(link.pool) == 1
+
+    def test_anothers_name(self) -> None:
+        link = Segment()
+        link.join(1)
+        link.join(2)
+        for kind in ("discover", "request", "release", "decline"):
+            fields = {"bootp": {"ciaddr": GUEST}, "server_id": SERVER, "requested_addr": GUEST}
+            link.ask(kind, mac="02:00:00:00:00:02", link="2", **fields)
+        assert link.pool.counters == {LeaseRefusal.HARDWARE: 4}
+        lease = link.pool.lease_of(RAW_MAC)
+        assert lease is not None
+        assert lease.address == pack(GUEST)
+
+    def test_relays(self) -> None:
+        link = Segment()
+        assert link.silent("discover", bootp={"giaddr": "192.0.2.9"})
+        assert link.silent("discover", bootp={"giaddr": "192.0.2.9"}, mac=RELAY_MAC)
+        assert link.pool.counters == {LeaseRefusal.RELAYED: 1, LeaseRefusal.HARDWARE: 1}
+
+    def test_bootp(self) -> None:
+        link = Segment()
+        assert link.silent(None)
+        assert link.pool.counters == {LeaseRefusal.BOOTP: 1}
+
+    @pytest.mark.parametrize("kind", [0, "offer", "ack", "nak", "lease_query"])
+    def test_other_messages(self, kind: str | int) -> None:
+        assert Segment().silent(kind)
+        assert Segment().silent(None, (53, b"\0\1"))
+        assert Segment().silent(None, (53, b""))
+
+    def test_ipoib(self) -> None:
+        """RFC 4390: no hardware address in the message, so that the frame's is the one."""
+        fields = {"htype": 32, "hlen": 0, "chaddr": bytes(16)}
+        assert Segment().read("discover", bootp=fields)[1] == "192.0.2.2"
+
+
+class TestGatewayWithPool:
+    def ask(self, bench: Bench, frame: bytes) -> bytes | None:
+        assert bench.parse(frame) == 0
+        return bench.gateway.dhcp(bench.packet)
+
+    def test_it_asks_the_pool_and_leaves_the_frame_to_whoever_writes(self) -> None:
+        bench, pool, heard = Bench(dhcp=SETTINGS), LeasePool(SHARED), []
+        frame = ask("discover", (80, b""))
+        assert dissected(self.ask(bench, frame) or b"")[0][BOOTP].yiaddr == GUEST, "as without a pool"
+        clock = iter((NOW, NOW + 1))
+
+        def commit(answer: PoolAnswer) -> bytes | None:
+            heard.append(answer)
+            return answer.answer.frame if answer.answer is not None and answer.lease is None else None
+
+        bench.gateway.leasing = Leasing(pool, "a", clock.__next__, commit)
+        assert self.ask(bench, frame) is None, "it waits for the disk"
+        assert [type(event) for event in heard[0].events] == [LeaseGranted]
+        assert heard[0].lease.since == NOW
+        assert self.ask(bench, ask("discover")) is not None
+        assert heard[1].answer.event == "offer"
