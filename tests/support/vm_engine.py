@@ -185,7 +185,7 @@ class VmEngine:
         if not self.alive():
             raise AssertionError(f"ended with status {self.process.returncode}: {self.output}")
         if self.kind == "ours":
-            return self.output[self._said_before :].count(": ready\n") == len(self.links)
+            return self.output[self._said_before :].count(": ready") == len(self.links)
         return str(self.paths[0]) in self._bound(LISTENING)
 
     def wait_connected(self) -> None:
