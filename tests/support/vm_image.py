@@ -42,7 +42,6 @@ DOWNLOAD_LIMIT = 100.0
 
 INIT = """\
 #!/bin/busybox sh
-/bin/busybox --install -s /bin
 export PATH=/bin HOME=/
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -166,10 +165,13 @@ def build(scratch: Path, programs: dict[str, Path], made: Image) -> None:
         archive.folder(folder)
     for name, text in FILES.items():
         archive.file(name, text.encode(), 0o755 if text.startswith("#!") else 0o644)
+    applets = subprocess.run([programs["busybox"], "--list"], capture_output=True, text=True, check=True, timeout=60)
     for program in programs.values():
         archive.file(f"/bin/{program.name}", program.read_bytes(), 0o755)
         for library in libraries(program):
             archive.file(str(library), library.read_bytes(), 0o755)
+    for applet in applets.stdout.split():
+        archive.link(f"/bin/{applet}", "busybox")
     probe = scratch / "vm_probe"
     subprocess.run(["cc", "-O2", "-static", "-s", "-o", str(probe), str(PROBE)], check=True, timeout=DOWNLOAD_LIMIT)
     archive.file("/bin/vm_probe", probe.read_bytes(), 0o755)
@@ -253,6 +255,12 @@ class Archive:
         if name not in self._known:
             self._known.add(name)
             self._add(name, stat.S_IFREG | mode, content)
+
+    def link(self, name: str, target: str) -> None:
+        """A symbolic one, where there is nothing of that name."""
+        if name not in self._known:
+            self._known.add(name)
+            self._add(name, stat.S_IFLNK | 0o777, target.encode())
 
     def whole(self) -> bytes:
         """All of it, with its end."""

@@ -90,8 +90,10 @@ class Reactor(selectors.BaseSelector):
     def _turn(self, until: float) -> list[tuple[selectors.SelectorKey, int]]:
         """One turn, waiting until that instant at most."""
         poller = self._epoll
-        count = poller.wait(self._next if self._next < until else until)
-        now = poller.now
+        if self._next < until:
+            until = self._next
+        count = poller.wait(until - time.monotonic() if 0 < until < NEVER else until)
+        now = time.monotonic()
         theirs: list[tuple[selectors.SelectorKey, int]] = []
         if count:
             serve(poller, count, now, self._handlers, self._keys, theirs, self._struck)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from bucatini.base.errors import ConfigError, HostError
 from bucatini.links.base import LinkOwner
 
-__all__ = ["Door", "listen_at", "peer_process"]
+__all__ = ["Door", "identity", "listen_at", "peer_process"]
 
 EPOLLIN = select.EPOLLIN
 BACKLOG = 8
@@ -100,7 +100,7 @@ class Door:
         self.taken = False
         """Whether a guest is inside; set by whoever owns the door."""
         self._sock = sock
-        self._file = _identity(path)
+        self._file = identity(path)
         self._guest: socket.socket | None = None
         self._owner: LinkOwner | None = None
         self._admit: Callable[[socket.socket], None] | None = None
@@ -137,7 +137,7 @@ class Door:
         if self._owner is not None:
             self._owner.reactor.unwatch(self._sock.fileno())
         self._sock.close()
-        if self._file is not None and _identity(self.path) == self._file:
+        if self._file is not None and identity(self.path) == self._file:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
@@ -151,7 +151,8 @@ def _hung_up(sock: socket.socket | None) -> bool:
     return bool(poll.poll(0))
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def identity(path: str) -> tuple[int, int] | None:
+    """Device and number of the file at `path`; None where there is none."""
     try:
         status = os.lstat(path)
     except OSError:

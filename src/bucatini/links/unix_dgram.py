@@ -22,7 +22,7 @@ from typing import Any
 
 from bucatini.host.syscalls import disconnect
 from bucatini.links.base import LinkOwner
-from bucatini.links.listening import Door
+from bucatini.links.listening import Door, identity
 from bucatini.links.socket_link import SocketLink
 from bucatini.native import Arena
 
@@ -74,7 +74,7 @@ class UnixDatagramLink(SocketLink):
         """Whether the socket is connected."""
         self.place: tuple[int, int, int] | None = None
         """Device, inode and time of the file we are connected to."""
-        self.file = _place(local) if local else None
+        self.file = identity(local) if local else None
         """The same of the file that is ours."""
         self.timer: Any = None
 
@@ -181,7 +181,7 @@ class UnixDatagramLink(SocketLink):
         if self.timer is not None:
             self.timer.cancel()
         was_open = self.fd >= 0 or self.sock is not None
-        ours = was_open and bool(self.local) and _place(self.local) == self.file
+        ours = was_open and bool(self.local) and identity(self.local) == self.file
         super().close()
         if ours:
             with contextlib.suppress(OSError):

@@ -13,9 +13,8 @@ cdef class Poller:
     cdef int fd
     cdef int count
     cdef epoll_event ready[MOST]
-    cdef readonly double now
 
     cdef int control(self, int operation, int descriptor, unsigned int events) except -1
-    cpdef int wait(self, double until) except -1
+    cpdef int wait(self, double timeout) except -1
     cpdef int descriptor(self, int index) except -2
     cpdef long events(self, int index) except -2

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The compiled twin of `slow_poller`: the same `Poller`, on epoll_wait(2) and clock_gettime(2) themselves."""
+"""The compiled twin of `slow_poller`: the same `Poller`, on epoll_wait(2) itself."""
 
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from libc.errno cimport EINTR, errno
@@ -12,23 +12,10 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int most, int timeout)
 
-cdef extern from "<time.h>" nogil:
-    cdef struct timespec:
-        long tv_sec
-        long tv_nsec
-    int CLOCK_MONOTONIC
-    int clock_gettime(int clock, timespec *now)
-
 cdef extern from "<unistd.h>" nogil:
     int c_close "close"(int fd)
 
 MAX_EVENTS = MOST
-
-
-cdef double instant() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return now.tv_sec + now.tv_nsec * 1e-9
 
 
 cdef class Poller:
@@ -39,7 +26,6 @@ cdef class Poller:
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             PyErr_SetFromErrno(OSError)
-        self.now = instant()
 
     def __dealloc__(self):
         if self.fd >= 0:
@@ -62,16 +48,16 @@ cdef class Poller:
     def unregister(self, int descriptor):
         self.control(EPOLL_CTL_DEL, descriptor, 0)
 
-    cpdef int wait(self, double until) except -1:
-        cdef int timeout = -1
+    cpdef int wait(self, double timeout) except -1:
+        cdef int milliseconds = -1
         cdef double left
         cdef int found
-        if until < 1e300:
-            left = ceil((until - instant()) * 1000)
-            timeout = 0 if left < 0 else 0x7FFFFFFF if left > 0x7FFFFFFF else <int> left
-        if timeout:
+        if timeout < 1e9:
+            left = ceil(timeout * 1000)
+            milliseconds = 0 if left < 0 else 0x7FFFFFFF if left > 0x7FFFFFFF else <int> left
+        if milliseconds:
             with nogil:
-                found = epoll_wait(self.fd, self.ready, MOST, timeout)
+                found = epoll_wait(self.fd, self.ready, MOST, milliseconds)
         else:
             found = epoll_wait(self.fd, self.ready, MOST, 0)
         if found < 0:
@@ -81,7 +67,6 @@ cdef class Poller:
             PyErr_CheckSignals()
             found = 0
         self.count = found
-        self.now = instant()
         return found
 
     cpdef int descriptor(self, int index) except -2:

@@ -1,17 +1,21 @@
-"""The interpreted twin of `fast_poller`: epoll(7) whose answers are read one by one, with the instant they came at.
+"""The interpreted twin of `fast_poller`: epoll(7) whose answers are read one by one.
 
-The reactor asks once a turn; what it needs is a few numbers, so no list of pairs is made for it.
+The reactor asks once a turn; what it needs is a few numbers, so no list of pairs is made for it. Does not: read a
+clock.
 """
 
 from __future__ import annotations
 
 import select
-import time
 
 __all__ = ["MAX_EVENTS", "Poller"]
 
 MAX_EVENTS = 256
 """Descriptors told of in one turn; the rest is told in the next."""
+
+
+FOREVER = 1e9
+"""Seconds that are not worth counting."""
 
 
 class Poller:
@@ -20,8 +24,6 @@ class Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._ready: list[tuple[int, int]] = []
-        self.now = time.monotonic()
-        """The instant at which `wait` returned last."""
 
     def register(self, descriptor: int, events: int) -> None:
         """Watch a descriptor."""
@@ -35,17 +37,15 @@ class Poller:
         """Watch it no longer."""
         self._epoll.unregister(descriptor)
 
-    def wait(self, until: float) -> int:
-        """Wait until something is ready, or until that instant of the monotonic clock. How many are ready.
+    def wait(self, timeout: float) -> int:
+        """Wait until something is ready, at most `timeout` seconds (infinite: for ever). How many are ready.
 
         epoll counts milliseconds, rounded up: an instant is never early and at most one late.
         """
-        left = until - time.monotonic() if until != float("inf") else -1.0
         try:
-            self._ready = self._epoll.poll(max(left, 0.0) if until != float("inf") else -1, MAX_EVENTS)
+            self._ready = self._epoll.poll(max(timeout, 0.0) if timeout < FOREVER else -1, MAX_EVENTS)
         except InterruptedError:
             self._ready = []
-        self.now = time.monotonic()
         return len(self._ready)
 
     def descriptor(self, index: int) -> int:

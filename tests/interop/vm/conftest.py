@@ -5,8 +5,8 @@ broke says so there and then, and the next test gets a new one. A test file may 
 test with the parameters beside the engine, and what Debian's passt of March 2023 does instead. Those cases must fail
 there; ours has no such table. `HANGS` before the text skips the case instead.
 
-Of root's guests, whatever does not depend on who the user is belongs to the slow tests: reboots, large transfers, and
-the second link of sockets.
+What repeats something else belongs to the slow tests: of root's guests, what does not depend on who the user is
+(reboots, large transfers, a second link of sockets); and the next guest on datagrams, who is like one after a reboot.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here not in item.path.parents or not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
             continue
         combination = item.callspec.params.get("shared")
-        if isinstance(combination, Combination) and combination.user == "root":
-            is_large = "big" in item.callspec.params.values() or item.path.stem == "test_vm_life"
-            if is_large or combination.link == "dgram":
-                item.add_marker(pytest.mark.slow)
+        if isinstance(combination, Combination) and repeats(item, combination):
+            item.add_marker(pytest.mark.slow)
         words = item.callspec.id.split("-")
         kept = [word for word in words if word.partition("_")[0] != "debian"]
         table: dict[str, str] = getattr(item.module, "DEBIAN_FAILS", {})
@@ -44,6 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"Debian's {reason}"))
         else:
             item.add_marker(pytest.mark.xfail(reason=f"Debian's: {reason}", strict=debian_version() == STUDIED))
+
+
+def repeats(item: pytest.Function, combination: Combination) -> bool:
+    """Whether it is one of the slow tests, see the module."""
+    if combination.user == "root":
+        is_large = "big" in item.callspec.params.values() or item.path.stem == "test_vm_life"
+        return is_large or combination.link == "dgram"
+    return item.originalname == "test_next_guest" and combination.link == "dgram"
 
 
 @pytest.fixture(
