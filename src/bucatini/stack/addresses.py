@@ -5,8 +5,8 @@ changed. Whoever connects to a forwarded port must reach the address the guest a
 what opens something: ARP, neighbour discovery, a first packet of a flow. Never from every packet, and never the
 unspecified address, which duplicate address detection and DHCP use as a source.
 
-A guest that comes up anew, or another in its place, says so: it asks for routers, or for a lease without having an
-address. Then what was seen before is forgotten.
+A guest that comes up anew says so: it asks for routers, or for a lease without having an address. Then the given
+address counts as not seen; where another guest may have come, nothing does.
 
 A given address that the guest was seen with wins, however many others it has (containers of its own, say); until then
 the latest one seen; at first the given one.
@@ -44,6 +44,13 @@ class GuestAddresses:
         the family whose addresses have `length` bytes means nothing any more.
         """
         self._seen[length] = None
+        self._confirmed[length] = False
+        self._known = None
+
+    def doubt(self, length: int) -> None:
+        """The guest configures itself anew: that it used the given address before means nothing any more. The other one
+        that was seen stays: a router's announcement may have made the guest take it before it asked for one.
+        """
         self._confirmed[length] = False
         self._known = None
 

@@ -236,7 +236,7 @@ class Ingress:
     def _lease(self) -> int:
         """DHCP and DHCPv6 are the gateway's, or nobody's: a request never leaves this link."""
         if self.packet.ip.version == 4 and _is_unspecified(self.packet.source()):
-            self.addresses.forget(4)
+            self.addresses.doubt(4)
         reply = self.gateway.dhcp(self.packet) if self.packet.ip.version == 4 else self.gateway.dhcpv6(self.packet)
         return self._answer(reply, SERVICE_OFF)
 
@@ -272,7 +272,7 @@ class Ingress:
             return self._answer(self.gateway.arp(packet), int(DropReason.ARP_NOT_OURS))
         if packet.ip.version == 6 and 133 <= packet.icmp.type <= 137:
             if packet.icmp.type == ROUTER_SOLICITATION:
-                self.addresses.forget(16)
+                self.addresses.doubt(16)
             self._learn(self._probed())
             self._learn(packet.source())
             return self._answer(self.gateway.ndp(packet), int(DropReason.NDP_NOT_OURS))

@@ -64,3 +64,27 @@ def test_after_a_change_the_new_one_when_the_old_was_never_seen() -> None:
     known = addresses()
     known.give(OTHER4, None)
     assert (known.of(4), known.of(16)) == (OTHER4, None)
+
+
+class TestComingUpAnew:
+    OTHER = bytes.fromhex("fd00000000000000505400fffe123456")
+
+    def test_the_given_address_counts_as_not_seen(self) -> None:
+        addresses = GuestAddresses(None, GIVEN6)
+        addresses.learn(GIVEN6)
+        addresses.doubt(16)
+        addresses.learn(self.OTHER)
+        assert addresses.of(16) == self.OTHER
+
+    def test_what_was_taken_before_the_question_for_routers_stays(self) -> None:
+        """An announcement that nobody asked for may come first."""
+        addresses = GuestAddresses(None, GIVEN6)
+        addresses.learn(self.OTHER)
+        addresses.doubt(16)
+        assert addresses.of(16) == self.OTHER
+
+    def test_of_another_guest_nothing_is_known(self) -> None:
+        addresses = GuestAddresses(None, GIVEN6)
+        addresses.learn(self.OTHER)
+        addresses.forget(16)
+        assert addresses.of(16) == GIVEN6
