@@ -134,13 +134,25 @@ class Outbox:
     def _add(self, sock: socket.socket, frame: memoryview) -> int:
         if not self._has_room(len(frame) + 4):
             return -errno.EAGAIN
-        empty = not self.pending
+        if not self.pending and len(frame) >= DIRECT:
+            return self._send_at_once(sock, frame)
         self._append(frame)
-        if empty and len(frame) >= DIRECT:
-            left = self.flush(sock)
-            if left < 0:
-                self.clear()
-                return left
+        return 1
+
+    def _send_at_once(self, sock: socket.socket, frame: memoryview) -> int:
+        """One large frame, with nothing before it; what a full socket leaves of it waits."""
+        whole = len(frame).to_bytes(4, "big") + frame if self.prefixed else bytes(frame)
+        try:
+            done = sock.send(whole, FLAGS)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.EINTR):
+                return -(error.errno or errno.EIO)
+            done = 0
+        if done < len(whole):
+            self._buffer[self._tail : self._tail + len(whole) - done] = whole[done:]
+            self._tail += len(whole) - done
+            if not self.prefixed:
+                self._lengths.append(len(whole))
         return 1
 
     def _send_first(self, sock: socket.socket) -> None:
