@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bucatini.base.address import pack, text
 from bucatini.base.errors import ConfigError
+from bucatini.base.prefix import Prefix, PrefixTable, parse_prefix
 from bucatini.base.verdict import EGRESS, INGRESS, Request
 from bucatini.policy.groups import BLOCKS, GROUPS, classify, find_block, readings
-from bucatini.policy.prefix import Prefix, PrefixTable, parse_prefix
 from bucatini.policy.rules import parse_target
 from bucatini.policy.settings import PolicySettings, build
 

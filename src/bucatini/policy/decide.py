@@ -29,9 +29,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bucatini.base.address import Endpoint, text, unmap
+from bucatini.base.prefix import Prefix, PrefixTable
 from bucatini.base.verdict import INGRESS, Request, Verdict
 from bucatini.policy.groups import Block, find_block, readings
-from bucatini.policy.prefix import Prefix, PrefixTable
 from bucatini.policy.rules import Rule
 
 __all__ = ["PRESETS", "Policy"]

@@ -27,7 +27,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from bucatini.base.address import MAPPED_PREFIX
-from bucatini.policy.prefix import Prefix, PrefixTable, parse_prefix
+from bucatini.base.prefix import Prefix, PrefixTable, parse_prefix
 
 __all__ = ["BLOCKS", "GROUPS", "Block", "classify", "find_block", "parse_group", "readings", "unwrap"]
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from bucatini.base.address import MAPPED_PREFIX
 from bucatini.base.errors import ConfigError
+from bucatini.base.prefix import Prefix, parse_prefix
 from bucatini.policy.groups import GROUPS, parse_group
-from bucatini.policy.prefix import Prefix, parse_prefix
 
 __all__ = ["HOST_ALIASES", "Rule", "Target", "parse_rule", "parse_target"]
 

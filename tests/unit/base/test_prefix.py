@@ -1,11 +1,11 @@
-"""bucatini.policy.prefix: what is a prefix, and the longest one."""
+"""bucatini.base.prefix: what is a prefix, and the longest one."""
 
 from __future__ import annotations
 
 import pytest
 
 from bucatini.base.address import pack
-from bucatini.policy.prefix import Prefix, PrefixTable, parse_prefix
+from bucatini.base.prefix import Prefix, PrefixTable, parse_prefix, truncated
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,40 @@ def test_an_address_or_a_cidr_is_a_prefix(written: str, length: int, shown: str)
 def test_everything_ambiguous_is_refused_with_the_reason(written: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_prefix(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("10.1.2.3/8", "10.0.0.0/8"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.1.2.3/32", "10.1.2.3"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("255.255.255.255/0", "0.0.0.0/0"),
+        ("2001:db8::1/33", "2001:db8::/33"),
+        ("::1/127", "::/127"),
+    ],
+)
+def test_host_bits_are_ignored_for_who_wants_it(written: str, shown: str) -> None:
+    assert parse_prefix(written, host_bits=True) == parse_prefix(shown)
+
+
+@pytest.mark.parametrize("written", ["10.1.2.3/33", "10.1.2.3/", "10.1.2.3/08", "10.1.2", "::1/129", ""])
+def test_and_nothing_else_is(written: str) -> None:
+    with pytest.raises(ValueError, match=r"prefix length|not an IP address"):
+        parse_prefix(written, host_bits=True)
+
+
+def test_the_prefix_that_holds_an_address() -> None:
+    for address in (pack("255.255.255.255"), pack("2001:db8:ffff::1")):
+        bits = 8 * len(address)
+        for length in range(bits + 1):
+            found = truncated(address, length)
+            number = int.from_bytes(found.address, "big")
+            assert found.length == length
+            assert number == int.from_bytes(address, "big") & ~((1 << bits - length) - 1)
+        assert truncated(address, bits) == (address, bits)
+        assert truncated(address, 0) == (bytes(len(address)), 0)
 
 
 def table(*rows: tuple[str, str]) -> PrefixTable[str]:

@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from bucatini.base.address import pack, text
 
-__all__ = ["Prefix", "PrefixTable", "parse_prefix"]
+__all__ = ["Prefix", "PrefixTable", "parse_prefix", "truncated"]
 
 V = TypeVar("V")
 
@@ -33,11 +33,18 @@ class Prefix(NamedTuple):
         return text(self.address) if self.is_full else f"{text(self.address)}/{self.length}"
 
 
-def parse_prefix(written: str) -> Prefix:
+def truncated(address: bytes, length: int) -> Prefix:
+    """The prefix of `length` bits, 0 to all of them, that holds `address`."""
+    spare = 8 * len(address) - length
+    number = int.from_bytes(address, "big") >> spare << spare
+    return Prefix(number.to_bytes(len(address), "big"), length)
+
+
+def parse_prefix(written: str, *, host_bits: bool = False) -> Prefix:
     """An address (the prefix of that one address) or a CIDR. Raises ValueError with a reason fit for a user.
 
-    Stricter than most: no netmask after the slash, no zone, no leading zeros, no host bits. What is refused is what
-    two readers could take for different things.
+    Stricter than most: no netmask after the slash, no zone, no leading zeros, and no host bits (`host_bits`: they are
+    ignored). What is refused is what two readers could take for different things.
     """
     head, slash, tail = written.partition("/")
     address = pack(head)
@@ -46,20 +53,14 @@ def parse_prefix(written: str) -> Prefix:
         return Prefix(address, bits)
     if not _is_number(tail) or int(tail) > bits:
         raise ValueError(f"prefix length {tail!r} is not a number from 0 to {bits}")
-    network = _mask(address, int(tail))
-    if network.address != address:
+    network = truncated(address, int(tail))
+    if network.address != address and not host_bits:
         raise ValueError(f"host bits are set: write {text(network.address)}/{network.length} or {text(address)}")
     return network
 
 
 def _is_number(digits: str) -> bool:
     return digits.isascii() and digits.isdigit() and len(digits) <= 3 and str(int(digits)) == digits
-
-
-def _mask(address: bytes, length: int) -> Prefix:
-    spare = 8 * len(address) - length
-    number = int.from_bytes(address, "big") >> spare << spare
-    return Prefix(number.to_bytes(len(address), "big"), length)
 
 
 class PrefixTable(Generic[V]):
