@@ -2,6 +2,7 @@ cimport cython
 
 from bucatini.guard.binding cimport Binding
 from bucatini.guard.frame cimport Frame
+from bucatini.guard.reach cimport is_global_ipv4, is_open, readings
 from bucatini.wire.ip cimport IpView
 from bucatini.wire.octets cimport load32
 
@@ -9,13 +10,9 @@ from bucatini.wire.octets cimport load32
 @cython.locals(topic=long, to_all=bint)
 cpdef long admit(Frame frame, Binding binding, object rules, double now) except? -1
 cpdef long admit_to_guest(Frame frame, Binding binding, object rules) except? -1
-@cython.locals(destination=bytes)
+cpdef bint is_payload_to_guest(Frame frame) except -1
+@cython.locals(address=bytes, verdict=long)
 cpdef long reaches(Frame frame, Binding binding, object rules) except? -1
-@cython.locals(port=long, verdict=long)
-cpdef bint _may_reach(Frame frame, bytes address, Binding binding, object rules) except -1
-cpdef bint is_public_ipv4(long address) noexcept
-@cython.locals(high=long)
-cpdef bint is_public_ipv6(bytes address) except -1
 cpdef bint _is_own_source(Frame frame, Binding binding, double now) except -1
 @cython.locals(at=long)
 cpdef bint _is_unspecified(Frame frame) except -1
@@ -33,5 +30,3 @@ cpdef long _reason(Frame frame, Binding binding, double now) except? -1
 cpdef long admit_faithful(Frame frame, Binding binding, object rules, double now) except? -1
 cpdef long admit_faithful_to_guest(Frame frame) except? -1
 cpdef long _faithful_arp(Frame frame, Binding binding, double now) except? -1
-@cython.locals(high=long)
-cpdef bint _is_global(long address) noexcept

@@ -6,10 +6,8 @@ tried: names are for counters, they never let anything pass.
 
 With `rules` it also says whom the guest may reach, for who hands frames on as they are (`bucatini filter`). Without, it
 says only who is speaking: the translating engine asks policy about each flow. A rule that contains the destination
-decides. Where none does: the public addresses of both families, the gateways, and the lease's resolvers, over UDP and
-TCP. Groups are not among them, nor what is in RFC 6890 as not global. What the link itself needs (ARP, neighbour
-discovery, DHCP, group reports) is subject to no rule, so that no rule can cost a guest its lease. An IPv6 address that
-carries an IPv4 address has to be allowed as both.
+decides; where none does, `reach` says what is open. What the link itself needs (ARP, neighbour discovery, DHCP, group
+reports) is subject to no rule, so that no rule can cost a guest its lease.
 
 `admit_faithful` is row by row the table of Softnet 0.19.0, its holes included (`docs/isolation.md` lists them); the
 frame must have been parsed as `faithful`. Both have a counterpart for what the host sends to the guest.
@@ -19,9 +17,6 @@ All return 0 or a `DropReason`. Nothing raises, nothing is remembered: `snoop` l
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from bucatini.base.address import MAPPED_PREFIX
 from bucatini.base.reasons import DropReason
 from bucatini.base.verdict import EGRESS, INGRESS
 from bucatini.guard.binding import Binding
@@ -41,6 +36,7 @@ from bucatini.guard.frame import (
     UNKNOWN_ICMP,
     Frame,
 )
+from bucatini.guard.reach import ALLOW, BLOCK, NO_RULE, Rules, is_global_ipv4, is_open, readings
 from bucatini.wire.octets import load32
 
 __all__ = [
@@ -52,14 +48,9 @@ __all__ = [
     "admit_faithful",
     "admit_faithful_to_guest",
     "admit_to_guest",
-    "is_public_ipv4",
-    "is_public_ipv6",
+    "is_payload_to_guest",
     "reaches",
 ]
-
-NO_RULE = 0
-ALLOW = 1
-BLOCK = 2
 
 BROADCAST = 0xFFFFFFFF
 REQUEST = 1
@@ -69,8 +60,6 @@ ADVERTISEMENT = 136
 ALL_DHCP_AGENTS = bytes.fromhex("ff020000000000000000000000010002")
 """ff02::1:2, RFC 8415 section 7.1."""
 DNS_PORT = 53
-NAT64 = bytes.fromhex("0064ff9b0000000000000000")
-"""64:ff9b::/96, RFC 6052 section 2.1."""
 
 TRUNCATED = int(DropReason.TRUNCATED)
 FOREIGN_MAC = int(DropReason.FOREIGN_MAC)
@@ -95,13 +84,6 @@ CLAIMS = {
     UNKNOWN_ICMP: int(DropReason.ICMP_TYPE),
 }
 """What a guest is after that says such a thing, whatever address it says it from."""
-
-
-class Rules(Protocol):
-    """Whom a guest may talk to."""
-
-    def decide(self, direction: str, address: bytes, port: int) -> int:
-        """NO_RULE, ALLOW or BLOCK for the packed address of the peer and its port, 0 where there is none."""
 
 
 def admit(frame: Frame, binding: Binding, rules: Rules | None, now: float) -> int:
@@ -154,56 +136,28 @@ def admit_to_guest(frame: Frame, binding: Binding, rules: Rules | None) -> int:
         return FOREIGN_MAC
     if frame.topic == SERVER and frame.kind == IPV4:
         return 0 if frame.copy(frame.ip.source_at, 4) in binding.servers else ROGUE_DHCP
-    if rules is None or frame.topic != PLAIN:
+    if rules is None or not is_payload_to_guest(frame):
         return 0
     source = frame.copy(frame.ip.source_at, frame.ip.address_length)
     return POLICY_DENIED if rules.decide(INGRESS, source, frame.source_port) == BLOCK else 0
 
 
+def is_payload_to_guest(frame: Frame) -> bool:
+    """Whether rules are about a frame that may reach the guest. To it, which is no DHCP server, a request is payload,
+    and so is what comes from a DHCPv6 server's port, but not from the link: else that port would lead past the rules.
+    """
+    if frame.topic == SERVER and frame.kind == IPV6:
+        return load32(frame.buf, frame.ip.source_at) >> 22 != 0xFE80 >> 6
+    return frame.topic == PLAIN or frame.topic == DHCP_REQUEST or frame.topic == DHCPV6_REQUEST
+
+
 def reaches(frame: Frame, binding: Binding, rules: Rules) -> int:
     """Whether the destination of a packet that may be sent may be reached: the second half of `admit`."""
-    destination = frame.copy(frame.ip.destination_at, frame.ip.address_length)
-    carried = _carried(destination)
-    if carried is not None and not _may_reach(frame, carried, binding, rules):
-        return POLICY_DENIED
-    return 0 if _may_reach(frame, destination, binding, rules) else POLICY_DENIED
-
-
-def _may_reach(frame: Frame, address: bytes, binding: Binding, rules: Rules) -> bool:
-    port = frame.destination_port
-    verdict = rules.decide(EGRESS, address, port)
-    if verdict != NO_RULE:
-        return verdict == ALLOW
-    if is_public_ipv4(int.from_bytes(address, "big")) if len(address) == 4 else is_public_ipv6(address):
-        return True
-    if address in binding.gateways:
-        return True
-    # RFC 7766: an answer that is too long for UDP is asked for again over TCP.
-    return port == DNS_PORT and address in binding.dns
-
-
-def is_public_ipv4(address: int) -> bool:
-    """What Softnet calls globally routable, without the groups."""
-    return address >> 28 != 0xE and _is_global(address)
-
-
-def is_public_ipv6(address: bytes) -> bool:
-    """2000::/3 without protocol assignments, documentation and 6to4 (RFC 6890, RFC 9637); NAT64's own prefix."""
-    if address[:12] == NAT64:
-        return True
-    if address[0] >> 5 != 1:
-        return False
-    high = int.from_bytes(address[:4], "big")
-    return high >> 9 != 0x20010000 >> 9 and high != 0x20010DB8 and high >> 16 != 0x2002 and high >> 12 != 0x3FFF0
-
-
-def _carried(address: bytes) -> bytes | None:
-    """The IPv4 address that a translator or tunnel would make of an IPv6 one (RFC 6052, RFC 4291, RFC 3056)."""
-    if len(address) == 4:
-        return None
-    if address[:2] == b"\x20\x02":
-        return address[2:6]
-    return address[12:] if address[:12] == NAT64 or address[:12] == MAPPED_PREFIX else None
+    for address in readings(frame.copy(frame.ip.destination_at, frame.ip.address_length)):
+        verdict = rules.decide(EGRESS, address, frame.destination_port)
+        if verdict == BLOCK or (verdict == NO_RULE and not is_open(address, frame.destination_port, binding)):
+            return POLICY_DENIED
+    return 0
 
 
 def _is_own_source(frame: Frame, binding: Binding, now: float) -> bool:
@@ -298,7 +252,7 @@ def admit_faithful(frame: Frame, binding: Binding, rules: Rules | None, now: flo
             verdict = rules.decide(EGRESS, frame.copy(frame.ip.destination_at, 4), port)
         if verdict != NO_RULE:  # I2
             return 0 if verdict == ALLOW else POLICY_DENIED
-        if _is_global(destination):  # I3
+        if is_global_ipv4(destination):  # I3
             return 0
         packed = frame.copy(frame.ip.destination_at, 4)
         if packed in binding.gateways:  # I4
@@ -331,17 +285,3 @@ def _faithful_arp(frame: Frame, binding: Binding, now: float) -> int:
     if frame.address != binding.address:  # A5
         return ARP_SPOOF
     return 0 if now < binding.until else LEASE_EXPIRED  # A4, A5
-
-
-def _is_global(address: int) -> bool:
-    """The list of Softnet 0.19.0 (ip_network 0.4.1), which counts groups and 192.88.99.0/24 as global."""
-    high = address >> 24
-    if high == 0 or high == 10 or high == 127 or high >= 240:
-        return False
-    high = address >> 16
-    if high == 0xA9FE or high == 0xC0A8 or high >> 1 == 0xC612 >> 1 or high >> 4 == 0xAC1 or high >> 6 == 0x6440 >> 6:
-        return False
-    high = address >> 8
-    if high == 0xC00002 or high == 0xC63364 or high == 0xCB0071:
-        return False
-    return high != 0xC00000 or address == 0xC0000009 or address == 0xC000000A

@@ -113,6 +113,13 @@ class Binding:
         self.dns = self._static_dns
         self.revision += 1
 
+    def inherit(self, other: Binding) -> None:
+        """The lease of `other`, which this binding takes the place of."""
+        self.address = other.address
+        self.until = other.until
+        self.dns = self._static_dns.union(other.dns)
+        self.revision = other.revision + 1
+
     def state(self, now: float) -> LeaseState:
         """Of the lease at this instant."""
         if self.address == NO_ADDRESS:
@@ -137,7 +144,9 @@ class Binding:
         self._forget_seen()
 
     def bind_prefix(self, network: bytes, length: int) -> None:
-        """Every address of network/length is the guest's: a delegated prefix, or a /64 in which it is alone."""
+        """Every address of network/length but the gateways' is the guest's: a delegated prefix, or a /64 in which it is
+        alone with them.
+        """
         width = 8 * len(network)
         if not 0 < length <= width:
             raise ValueError(f"not the length of a prefix to bind: {length}")
@@ -189,6 +198,8 @@ class Binding:
         until = self._bound.get(address)
         if until is not None:
             return until
+        if address in self.gateways:
+            return NEVER
         width, number = 8 * len(address), int.from_bytes(address, "big")
         for prefix_width, shift, network in self._prefixes:
             if prefix_width == width and number >> shift == network:

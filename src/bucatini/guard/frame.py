@@ -15,8 +15,8 @@ lets a receiver believe another source); neighbour discovery by RFC 4861 6.1 and
 `faithful` looks at as little as Softnet 0.19.0 does: lengths.
 
 A later fragment has no transport header. It is PLAIN, with ports 0, and judged by its addresses: what it belongs to was
-judged in the first fragment, which must hold all headers (RFC 7112; 20 bytes of TCP, RFC 3128). Fragments that
-overlap are the receiver's to refuse (RFC 5722).
+judged in the first fragment, which must hold all headers (RFC 7112; 20 bytes of TCP, RFC 3128), and which no other may
+change. Fragments that overlap further on are the receiver's to refuse (RFC 5722).
 
 Does not verify checksums of transports, look at tunnels' insides, or know whom a MAC or IP address belongs to.
 """
@@ -88,6 +88,7 @@ OPTION_REFUSED = int(DropReason.OPTION_REFUSED)
 TCP_HEADER = int(DropReason.TCP_HEADER)
 UDP_HEADER = int(DropReason.UDP_HEADER)
 ICMP_HEADER = int(DropReason.ICMP_HEADER)
+FRAGMENT_OVERLAP = int(DropReason.FRAGMENT_OVERLAP)
 ARP_MALFORMED = int(DropReason.ARP_MALFORMED)
 NDP_MALFORMED = int(DropReason.NDP_MALFORMED)
 
@@ -233,7 +234,8 @@ class Frame:
             if bad:
                 return bad
         if ip.fragment_offset:
-            return 0
+            # RFC 3128: what lies within the header of TCP would change what was judged in the first fragment.
+            return FRAGMENT_OVERLAP if ip.protocol == 6 and ip.fragment_offset < 20 else 0
         protocol = ip.protocol
         if protocol == 6:
             return self._tcp()

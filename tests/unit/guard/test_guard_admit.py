@@ -52,7 +52,6 @@ from bucatini.guard.admit import (
     admit,
     admit_faithful,
     admit_to_guest,
-    is_public_ipv6,
     reaches,
 )
 from bucatini.guard.binding import Binding
@@ -275,6 +274,7 @@ DENIED: dict[str, tuple[DropReason, bytes]] = {
         v4(IGMP(type=0x16), options=[IPOption_Router_Alert(), b"\1\1\1\1"], dst="224.0.0.22"),
     ),
     "tiny first fragment of TCP": (R.TCP_HEADER, v4(Raw(bytes(8)), proto=6, flags="MF")),
+    "later fragment within TCP's header": (R.FRAGMENT_OVERLAP, v4(Raw(bytes(16)), proto=6, frag=1)),
     "tiny first fragment of UDP": (R.UDP_HEADER, v4(Raw(b""), proto=17, flags="MF")),
     "IPv4 under IPv6's EtherType": (R.IP_HEADER, ether(IP(src=OWN4), type=0x86DD)),
     "IPv6 under IPv4's EtherType": (R.IP_HEADER, ether(IPv6(src=LINK), type=0x0800)),
@@ -483,18 +483,6 @@ def test_unicast_dhcpv6_is_subject_to_rules(bound: Binding) -> None:
     assert admit(view(frame), bound, None, NOW) == 0
 
 
-def test_public_ipv6_is_what_the_policy_calls_public() -> None:
-    """Where they differ, this one is narrower: exceptions inside 2001::/23."""
-    from bucatini.policy.groups import find_block
-
-    for address in ("2606:4700::1", "2001:200::", "2003::", "3ffe::", "2001:4860::8", "64:ff9b::1", "2400::"):
-        assert is_public_ipv6(pack(address))
-        assert find_block(pack(address)).group == "public"
-    for address in ("2001:1ff::", "2001:db8::", "2002::", "3fff::", "fc00::", "fe80::", "ff02::", "::", "5f00::"):
-        assert not is_public_ipv6(pack(address))
-        assert find_block(pack(address)).group != "public"
-
-
 # -- what the host sends
 
 
@@ -527,6 +515,17 @@ def test_the_link_itself_may_always_speak(bound: Binding) -> None:
     request = ether(ARP(hwsrc=HOST_MAC, psrc=GATEWAY4, pdst=OWN4), src=HOST_MAC, dst="ff:ff:ff:ff:ff:ff")
     assert admit_to_guest(view(request), bound, table) == 0
     assert table.asked == []
+
+
+def test_ports_of_dhcp_lead_not_past_rules(bound: Binding) -> None:
+    """A guest is no server, and DHCPv6 servers are on the link."""
+    table = Table(**{"8.8.8.8": BLOCK, "2606:4700::1": BLOCK})
+    assert admit_to_guest(view(from_host(UDP(sport=9, dport=67))), bound, table) == R.POLICY_DENIED
+    for source, found in (("2606:4700::1", R.POLICY_DENIED), ("fe80::9", PASS)):
+        for ports in ({"sport": 9, "dport": 547}, {"sport": 547, "dport": 9}, {"sport": 547, "dport": 546}):
+            frame = ether(IPv6(src=source, dst=OWN) / UDP(**ports), src=HOST_MAC, dst=MAC)
+            assert admit_to_guest(view(frame), bound, table) == found
+            assert admit_to_guest(view(frame), bound, None) == PASS
 
 
 def test_frames_for_others_stay_outside(bound: Binding) -> None:

@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bucatini.engine.control.peers import is_welcome
+from bucatini.host.privileges import limit_capabilities
+from support.forked import in_child
 
 CONNECT = """
 import socket, sys
@@ -32,7 +34,12 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
         yield sock
 
 
-def judged(listener: socket.socket, *before: str, ends: bool = False) -> bool:
+def judged(
+    listener: socket.socket,
+    *before: str,
+    ends: bool = False,
+    judge: Callable[[socket.socket], bool] = is_welcome,
+) -> bool:
     """Whether a process started by `before` is welcome; with `ends` it is gone by then."""
     path = listener.getsockname()
     words = [*before, sys.executable, "-I", "-S", "-c", CONNECT, path]
@@ -45,7 +52,7 @@ def judged(listener: socket.socket, *before: str, ends: bool = False) -> bool:
             process.stdin.close()
             process.wait(10)
         with sock:
-            answer = is_welcome(sock)
+            answer = judge(sock)
         process.stdin.close()
     return answer
 
@@ -67,6 +74,21 @@ def test_one_in_another_network_namespace_is_not(listener: socket.socket) -> Non
 @pytest.mark.root
 def test_one_with_its_own_processes_but_our_network_is(listener: socket.socket) -> None:
     assert judged(listener, "unshare", "--pid", "--fork")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("before", "welcome"), [((), True), (("unshare", "--net"), False)])
+def test_by_an_engine_that_may_not_look(listener: socket.socket, before: tuple[str, ...], welcome: bool) -> None:
+    """The peer has capabilities, the engine gave its own up: then the socket tells the namespace."""
+
+    def judge(sock: socket.socket) -> bool:
+        def look() -> bool:
+            limit_capabilities()
+            return is_welcome(sock)
+
+        return in_child(look)
+
+    assert judged(listener, *before, judge=judge) is welcome
 
 
 def test_our_own_end_is() -> None:
