@@ -229,7 +229,7 @@ class TestInward:
 
     def test_a_guest_with_another_address_than_it_was_given(self, host: FakeHost, user: str) -> None:
         """Who connects reaches it once it was seen there."""
-        with serving(host, user, "--no-config-net", "-p", "8510:510") as engine:
+        with serving(host, user, "--no-config-net", "--no-guard", "-p", "8510:510") as engine:
             engine.net.ip(f"link set eth0 up\naddr add 172.16.0.9/24 dev eth0\nroute add default via {GATEWAY4}")
             with engine.net.listen("0.0.0.0", 510) as listener, host.world.listen(PUBLIC4, 80):
                 engine.net.connect(PUBLIC4, 80).close()

@@ -127,10 +127,10 @@ class Shared:
 
 @contextmanager
 def served(host: FakeHost, *options: str) -> Iterator[Served]:
-    """A guest that may go everywhere, with two published ports."""
+    """A guest that may go everywhere, with two published ports; raw guests beside it have addresses of their own."""
     events = host.folder / f"events-{time.monotonic_ns()}.jsonl"
     ports = ("-p", f"{PUBLISHED}:{PUBLISHED}", "-p", f"{UNANSWERED}:{UNANSWERED}")
-    with host.guest("--policy", "open", *ports, "--events", str(events), *options) as guest:
+    with host.guest("--policy", "open", "--no-guard", *ports, "--events", str(events), *options) as guest:
         yield Served(host, guest, events)
 
 

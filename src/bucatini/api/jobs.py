@@ -38,6 +38,7 @@ def job_of(
         (published, *ports_of(config.network, allow_all=True, allow_auto=namespace, say=observers.warn)),
         observers,
         new_duid(gateway_mac),
+        config.guard,
         None if config.control is None else _control(config.control),
     )
 

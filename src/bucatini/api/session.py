@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 from bucatini.api.blueprint import Blueprint
 from bucatini.base.errors import BucatiniError, HostError
 from bucatini.base.reasons import Counters
+from bucatini.base.verdict import Request, Verdict
 from bucatini.config.derive import Network
 from bucatini.config.services import stack_settings
 from bucatini.engine.build import Loop, Parts, Ports, Translator, raise_descriptor_limit
@@ -31,11 +33,10 @@ from bucatini.host.tap import Offloads, Tap
 from bucatini.host.watch import HostWatch, host_addresses
 from bucatini.links.tap import TapLink
 from bucatini.observe.observers import Observers
-from bucatini.policy.decide import Policy
 from bucatini.stack.settings import StackSettings
 from bucatini.wire.dhcpv6 import duid_llt
 
-__all__ = ["Handle", "Job", "Plug", "new_duid", "serve", "serve_all"]
+__all__ = ["Handle", "Job", "Judge", "Plug", "new_duid", "serve", "serve_all", "settings_of"]
 
 SETTLE = 0.2
 """Seconds after news from the host until it is read again: most changes come as several messages."""
@@ -72,6 +73,13 @@ class Handle(Protocol):
         """End it."""
 
 
+class Judge(Protocol):
+    """A guest's policy: `policy.decide.Policy`, or `guard.rule_policy.RulePolicy`."""
+
+    def decide(self, request: Request) -> Verdict:
+        """May this flow exist, and which rule says so."""
+
+
 def new_duid(mac: bytes) -> bytes:
     """A DHCPv6 identifier from our MAC and the time of day."""
     return duid_llt(mac, max(int(time.time()) - DUID_EPOCH, 0))
@@ -83,14 +91,20 @@ class Job(NamedTuple):
     blueprint: Blueprint
     network: Network
     gateway_mac: bytes
-    build_policy: Callable[[tuple[bytes, ...]], Policy]
+    build_policy: Callable[[tuple[bytes, ...]], Judge]
     """From the addresses that mean this host."""
     ports: tuple[Ports, ...]
     observers: Observers
     duid: bytes
     """Of the DHCPv6 server, the same for the whole session (RFC 8415 section 11)."""
+    guard: bool = False
+    """Whether the guest may only speak as itself."""
     control: Callable[[Translator], Any] | None = None
     """Makes a control socket, with `start` and `close`."""
+    join: Callable[[Translator, Loop], Callable[[], None]] | None = None
+    """Has the guest share a segment with others, and its IPv4 address a lease; returns what is to be called at the
+    end.
+    """
 
 
 class Plug(NamedTuple):
@@ -167,6 +181,8 @@ class _Served:
         if plug.name:
             closing.callback(self._account, job.observers)
         closing.callback(self.translator.close)
+        if job.join is not None:
+            closing.callback(job.join(self.translator, shared))
         if job.control is not None:
             control = job.control(self.translator)
             closing.callback(control.close)
@@ -210,12 +226,15 @@ def _parts(job: Job, plug: Plug) -> Parts:
     return Parts(
         plug.link,
         plug.offloads,
-        _settings(job, network, plug),
+        settings_of(job, network, plug),
         job.build_policy(network.hosts).decide,
         job.ports,
         plug.factory,
         (observers,),
         observers.wants_flows,
+        observers.wants_drops,
+        job.guard,
+        job.join is not None,
         observers.capture,
         observers.flush if observers.buffers else None,
         resolvers=lambda: job.blueprint.upstream(network),
@@ -227,8 +246,9 @@ def _parts(job: Job, plug: Plug) -> Parts:
     )
 
 
-def _settings(job: Job, network: Network, plug: Plug) -> StackSettings:
-    return stack_settings(
+def settings_of(job: Job, network: Network, plug: Plug) -> StackSettings:
+    """What the guest's translator has to know of `network`; an IPv4 address that is a lease is not there yet."""
+    settings = stack_settings(
         job.blueprint.options,
         network,
         guest_mac=plug.mac,
@@ -237,6 +257,11 @@ def _settings(job: Job, network: Network, plug: Plug) -> StackSettings:
         tso6=plug.offloads.tso6,
         duid=job.duid,
     )
+    if job.join is None:
+        return settings
+    given = tuple(address for address in settings.given if len(address) == 16)
+    own, echoes = (tuple(filter(any, addresses)) for addresses in (settings.own, settings.echoes))
+    return dataclasses.replace(settings, guest_ipv4=None, given=given, own=own, echoes=echoes)
 
 
 class _Follower:
@@ -285,7 +310,7 @@ class _Follower:
         self._last = network
         network = self._network = network.after(self._network)
         policy = self._job.build_policy(network.hosts)
-        settings = _settings(self._job, network, self._plug)
+        settings = settings_of(self._job, network, self._plug)
         self._translator.reconfigure(settings, policy.decide, network.outbound)
         if self._job.blueprint.options.config_net and self._plug.handle is not None:
             try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bucatini.api.session import Plug
     from bucatini.config.vm import LinkSpec, VmConfig
 
-__all__ = ["end_quietly", "open_link", "open_plug", "until_ended", "vm"]
+__all__ = ["default_mtu", "end_quietly", "open_link", "open_plug", "until_ended", "vm"]
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
@@ -43,12 +43,13 @@ def vm(config: VmConfig) -> int:
         for number, guest in enumerate(config.guests):
             own = config.of_guest(number)
             addressing = own.addressing()
-            plug = open_plug(guest.link, addressing.guest_mac, one_off=config.one_off, say=say)
+            plug = open_plug(guest.link, guest.mac or addressing.guest_mac, one_off=config.one_off, say=say)
+            plug = plug._replace(learns_mac=guest.mac is None)
             pairs.append((None, plug))  # type: ignore[arg-type]  # the link is closed whatever comes next
             if config.mirror_host:
                 blueprint = Blueprint(own.network, None, default_mtu=None, own_dns=True, need_host="--mirror-host")
             else:
-                blueprint = Blueprint(own.network, addressing, default_mtu=_default_mtu(plug.link), own_dns=True)
+                blueprint = Blueprint(own.network, addressing, default_mtu=default_mtu(plug.link), own_dns=True)
             pairs[-1] = (job_of(own, blueprint, blueprint.network(), observers, namespace=False), plug)
     except BaseException:
         for _, plug in pairs:
@@ -91,7 +92,7 @@ def open_plug(
     return Plug(link, offloads, mac, str(spec), say, learns_mac=True, ends=one_off or spec.kind in ("fd", "tap"))
 
 
-def _default_mtu(link: Any) -> int:
+def default_mtu(link: Any) -> int:
     """Bytes: large where every packet costs, because nothing below us or the guest cuts superframes."""
     from bucatini.config.guest import DEFAULT_MTU
     from bucatini.config.vm import LARGE_MTU

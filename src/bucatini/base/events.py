@@ -1,10 +1,11 @@
-"""What happened to flows, as values in the past tense; whoever observes receives them in order.
+"""What happened to flows, and to frames that ended here, as values in the past tense; whoever observes receives them
+in order.
 
 An event is self-contained: a reader of `FlowClosed` need not have seen its `FlowOpened`. Instants are not part of an
 event: they are handed to the listener beside it, so that the code below `stack/` reads no clock. All types are
 tuples: immutable, without `__dict__`, and cheap enough for one per connection.
 
-Does not: report packets (captures do) or drops (`reasons.Counters` does).
+Does not: report packets (captures do) or each drop (`reasons.Counters` counts them; `FrameDropped` is rate-limited).
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from bucatini.base.address import Endpoint
+from bucatini.base.reasons import DropReason
 
 __all__ = [
     "ICMP",
     "TCP",
     "UDP",
     "Ending",
+    "Event",
     "FlowClosed",
     "FlowEvent",
     "FlowOpened",
     "FlowRefused",
+    "FrameDropped",
     "Listener",
     "Refusal",
 ]
@@ -57,6 +61,8 @@ class Ending(StrEnum):
     PEER_REFUSED = "refused by peer"
     UNREACHABLE = "unreachable"
     """The host knows no way to the peer, or the network said so."""
+    POLICY = "ended by policy"
+    """The policy was changed while it lived, and the new one says no."""
     STOPPED = "engine stopped"
     FAILED = "failed"
     """The host's socket failed in a way that is none of the above."""
@@ -113,8 +119,26 @@ class FlowClosed(NamedTuple):
 FlowEvent = FlowOpened | FlowRefused | FlowClosed
 
 
+class FrameDropped(NamedTuple):
+    """Frames of the guest ended here. The first of its reason is told at once, those that follow soon after are told
+    together; the addresses are those of the last.
+    """
+
+    reason: DropReason
+    times: int
+    """Frames with this reason since it was told last, this one included."""
+    mac: bytes | None
+    """Who the frame says it is from; None when it is too short to say. The same holds for the addresses."""
+    source: bytes | None
+    """Packed IP address of the sender, also in ARP."""
+    destination: bytes | None
+
+
+Event = FlowEvent | FrameDropped
+
+
 class Listener(Protocol):
     """Whoever wants to know. Called on the engine's thread within a turn: it must not block and must not raise."""
 
-    def on_event(self, event: FlowEvent, now: float) -> None:
+    def on_event(self, event: Event, now: float) -> None:
         """`now` is the engine's monotonic instant, in seconds, at which `event` happened."""

@@ -57,18 +57,29 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argpar
 
 
 def add_guest_options(
-    parser: argparse.ArgumentParser, *, namespace: bool = True, port_action: type[argparse.Action] | str = "append"
+    parser: argparse.ArgumentParser,
+    *,
+    namespace: bool = True,
+    segment: bool = False,
+    port_action: type[argparse.Action] | str = "append",
 ) -> None:
-    """Everything that the verbs share which serve guests; with `namespace` also what needs the guest to be one.
+    """Everything that the verbs share which serve guests; with `namespace` also what needs the guest to be one, with
+    `segment` without what a segment of several decides.
 
     `port_action` takes each published or forwarded port.
     """
-    _add_network(parser.add_argument_group("network"), namespace)
-    _add_ports(parser.add_argument_group("ports"), namespace, port_action)
+    _add_network(parser.add_argument_group("network"), namespace, segment)
+    _add_ports(parser.add_argument_group("ports"), namespace, segment, port_action)
+    parser.set_defaults(lease_time=None)
+    if segment:
+        parser.set_defaults(
+            mirror_host=False, interface=None, no_guard=False, control=None, address=[], prefix_length=None,
+            gateway=[], map_guest_addr=[],
+        )  # fmt: skip
     if not namespace:
         parser.set_defaults(ifname=None, no_config_net=True, tcp_ns=[], udp_ns=[], no_splice=True)
     _add_policy(parser.add_argument_group("policy"))
-    _add_mapping(parser.add_argument_group("addresses and names"))
+    _add_mapping(parser.add_argument_group("addresses and names"), segment)
     _add_services(parser.add_argument_group("protocols and services"))
     _add_reports(parser.add_argument_group("reports"))
 
@@ -97,21 +108,28 @@ def _wants_next(word: str, valued: set[str]) -> bool:
     return False
 
 
-def _add_network(group: argparse._ArgumentGroup, namespace: bool) -> None:
+def _add_network(group: argparse._ArgumentGroup, namespace: bool, segment: bool) -> None:
     add = group.add_argument
     add("--slot", metavar="N", help="derive MAC and IP addresses from N, 0 to 65535 (default 0)")
-    add("--mirror-host", action="store_true", help="use the addresses, routes and MTU of this host instead")
-    add("--interface", metavar="IF", help="mirror this interface of the host (default: that of the default route)")
+    if not segment:
+        add("--mirror-host", action="store_true", help="use the addresses, routes and MTU of this host instead")
+        add("--interface", metavar="IF", help="mirror this interface of the host (default: that of the default route)")
     add("-4", dest="ipv4_only", action="store_true", help="IPv4 only (default: IPv4 and IPv6)")
     add("-6", dest="ipv6_only", action="store_true", help="IPv6 only")
     default = "1500" if namespace else "65520, with offloads 1500"
     add("--mtu", metavar="N", help=f"largest IP packet in bytes, 68 (1280 with IPv6) to 65521 (default {default})")
+    if not segment:
+        add("--no-guard", action="store_true", help="let the guest speak under MAC and IP addresses not its own")
+    if not namespace:
+        add("--lease-time", metavar="SECONDS", help="how long DHCP leases last, or infinite (default 600)")
     if namespace:
         add("--ifname", metavar="NAME", help="name of the guest's interface (default eth0)")
         add("--no-config-net", action="store_true", help="leave the interface to DHCP and router advertisements")
 
 
-def _add_ports(group: argparse._ArgumentGroup, namespace: bool, action: type[argparse.Action] | str) -> None:
+def _add_ports(
+    group: argparse._ArgumentGroup, namespace: bool, segment: bool, action: type[argparse.Action] | str
+) -> None:
     add = group.add_argument
     add(
         "-p",
@@ -138,6 +156,8 @@ def _add_ports(group: argparse._ArgumentGroup, namespace: bool, action: type[arg
     if namespace:
         add("--no-splice", action="store_true", help="do not shortcut loopback: every connection crosses the link")
     add("--freebind", action="store_true", help="let forwarded ports listen on addresses this host does not have yet")
+    if segment:
+        return
     add("--control", metavar="PATH", help="control socket: 'bucatini forward' changes ports while the guest runs")
 
 
@@ -152,21 +172,23 @@ def _add_policy(group: argparse._ArgumentGroup) -> None:
     add("--deny", metavar="TARGET", action="append", default=[], help="refuse TARGET; repeatable")
 
 
-def _add_mapping(group: argparse._ArgumentGroup) -> None:
+def _add_mapping(group: argparse._ArgumentGroup, segment: bool) -> None:
     add = group.add_argument
 
     def several(name: str, metavar: str, help_text: str) -> None:
         add(name, metavar=metavar, action="append", default=[], help=help_text)
 
-    several("--address", "ADDR", "address of the guest; one per family")
-    add("--prefix-length", metavar="N", help="of the guest's IPv4 address, 1 to 32")
-    several("--gateway", "ADDR", "the guest's default router; one per family")
+    if not segment:
+        several("--address", "ADDR", "address of the guest; one per family")
+        add("--prefix-length", metavar="N", help="of the guest's IPv4 address, 1 to 32")
+        several("--gateway", "ADDR", "the guest's default router; one per family")
     several("--map-host-loopback", "ADDR", "the guest reaches this host's loopback at ADDR (default: the gateway), or "
             "with none nowhere; one per family; policy still decides")  # fmt: skip
     add("--no-map-gw", action="store_true", help="the gateway does not lead to this host's loopback")
-    several(
-        "--map-guest-addr", "ADDR", "the guest reaches this host at ADDR, where both have one address; one per family"
-    )
+    if not segment:
+        several(
+            "--map-guest-addr", "ADDR", "the guest reaches this host at ADDR, where both have one address; one a family"
+        )
     several("--dns", "ADDR", "name server the guest is told; repeatable (default: the gateway, which asks the host's)")
     several("--dns-forward", "ADDR", "our name service answers at ADDR instead of the gateway; one per family")
     several("--dns-host", "ADDR", "which name server it asks (default: those of this host, as they change)")
@@ -193,7 +215,11 @@ def _add_services(group: argparse._ArgumentGroup) -> None:
 def _add_reports(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--pcap", metavar="FILE", help="write a pcapng capture of all frames, with verdicts and drop reasons")
-    add("--events", metavar="FILE", help="append a JSON line for each flow opened, refused or closed")
+    add(
+        "--events",
+        metavar="FILE",
+        help="append a JSON line for each flow opened, refused or closed, and now and then for frames that are dropped",
+    )
     add("--summary", action="store_true", help="print a table of flows at the end")
     add("-v", "--verbose", action="store_true", help="print a line for each flow")
     add("-q", "--quiet", action="store_true", help="print nothing but errors")

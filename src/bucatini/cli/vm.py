@@ -12,7 +12,7 @@ from typing import Any
 from bucatini.base.errors import ConfigError
 from bucatini.cli import options
 
-__all__ = ["main", "make_parser"]
+__all__ = ["Port", "add_links", "main", "make_parser"]
 
 _USAGE = "bucatini vm LINK [LINK...] [OPTIONS]"
 
@@ -62,6 +62,13 @@ def main(words: Sequence[str]) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The options of `vm`."""
     parser = options.make_parser("vm", _USAGE, _DESCRIPTION, _EPILOG)
+    add_links(parser)
+    options.add_guest_options(parser, namespace=False, port_action=Port)
+    return parser
+
+
+def add_links(parser: argparse.ArgumentParser) -> None:
+    """The options that name links, and what belongs to one."""
     group = parser.add_argument_group("links, each one guest")
     for name, metavar, help_text in (
         ("socket", "PATH", "UNIX stream socket, frames behind their length (QEMU's stream netdev, libkrun)"),
@@ -76,8 +83,12 @@ def make_parser() -> argparse.ArgumentParser:
             f"--{name}", metavar=metavar, dest="guests", action=_Link, const=name, default=[], help=help_text
         )
     group.add_argument("--one-off", action="store_true", help="end when the guest disconnects, or the last of them")
-    options.add_guest_options(parser, namespace=False, port_action=_Port)
-    return parser
+    group.add_argument(
+        "--mac",
+        metavar="MAC",
+        action=_Mac,
+        help="MAC address of the LINK's guest, who is heard under no other (default: the first that its frames show)",
+    )
 
 
 class _Link(argparse.Action):
@@ -87,9 +98,19 @@ class _Link(argparse.Action):
         namespace.guests = [*namespace.guests, {"kind": self.const, "where": values}]
 
 
-class _Port(argparse.Action):
+class _Mac(argparse.Action):
+    """The MAC address of the guest named last."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if not namespace.guests:
+            raise ConfigError(f"--mac {values!r}: belongs behind the LINK of its guest")
+        namespace.guests[-1]["mac"] = values
+
+
+class Port(argparse.Action):
     """A port of the guest named last; before any, in a list of its own."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """See `argparse.Action`."""
         owner = namespace.guests[-1] if namespace.guests else vars(namespace)
         owner[self.dest] = [*owner.get(self.dest, []), values]

@@ -16,13 +16,25 @@ from bucatini.config.attach import AttachConfig
 from bucatini.config.guest import LEASE, MAX_MTU, MIN_MTU
 from bucatini.config.network import NetworkOptions
 from bucatini.config.run import RunConfig
+from bucatini.config.switch import SwitchConfig, SwitchGuest, read_network, read_rule
+from bucatini.config.value_words import read_mac
 from bucatini.config.vm import LinkSpec, VmConfig, VmGuest
 from bucatini.observe.settings import ObserveSettings
 from bucatini.policy.settings import PolicySettings
 
-__all__ = ["attach_config", "one_per_family", "read_address", "run_config", "vm_config"]
+__all__ = [
+    "attach_config",
+    "lease_time",
+    "one_per_family",
+    "read_address",
+    "run_config",
+    "switch_config",
+    "vm_config",
+]
 
 MAX_PID = 0x7FFFFFFF
+INFINITE = 0xFFFFFFFF
+"""A lease for ever, RFC 2131 section 3.3."""
 MAX_INTERFACE = 15
 """Bytes of an interface's name (netdevice(7), IFNAMSIZ)."""
 
@@ -58,16 +70,40 @@ def vm_config(arguments: Any) -> VmConfig:
     """The same for `vm`: `arguments.guests` holds a dictionary for each link, with the ports that were given behind it;
     those given before any are the first guest's.
     """
-    guests = []
-    for number, given in enumerate(arguments.guests):
-        ports = {
-            name: (*(getattr(arguments, option) if not number else ()), *given.get(option, ()))
-            for name, option in (("publish", "publish"), ("tcp_in", "tcp_ports"), ("udp_in", "udp_ports"))
-        }
-        guests.append(VmGuest(link=LinkSpec(given["kind"], given["where"]), **ports))
-    config = VmConfig(guests=tuple(guests), one_off=arguments.one_off, **_guest(arguments))
+    guests = tuple(VmGuest(**_plugged(arguments, number)) for number in range(len(arguments.guests)))
+    config = VmConfig(guests=guests, one_off=arguments.one_off, **_guest(arguments))
     config.check()
     return config
+
+
+def switch_config(arguments: Any) -> SwitchConfig:
+    """The same for `switch`; a link without a name is called `guest` and its place among the links."""
+    guests = tuple(
+        SwitchGuest(name=given.get("name", f"guest{number + 1}"), **_plugged(arguments, number))
+        for number, given in enumerate(arguments.guests)
+    )
+    config = SwitchConfig(
+        guests=guests,
+        rules=tuple(read_rule(each) for each in arguments.link),
+        segment=None if arguments.network is None else read_network(arguments.network),
+        guest_length=_number("--guest-length", arguments.guest_length, 1, 30),
+        lease_file=arguments.lease_file,
+        one_off=arguments.one_off,
+        **_guest(arguments),
+    )
+    config.check()
+    return config
+
+
+def _plugged(arguments: Any, number: int) -> dict[str, Any]:
+    """A guest's link, MAC address and ports."""
+    given = arguments.guests[number]
+    ports = {
+        name: (*(getattr(arguments, option) if not number else ()), *given.get(option, ()))
+        for name, option in (("publish", "publish"), ("tcp_in", "tcp_ports"), ("udp_in", "udp_ports"))
+    }
+    mac = read_mac("--mac", given["mac"]) if "mac" in given else None
+    return {"link": LinkSpec(given["kind"], given["where"]), "mac": mac, **ports}
 
 
 def _guest(arguments: Any) -> dict[str, Any]:
@@ -80,6 +116,7 @@ def _guest(arguments: Any) -> dict[str, Any]:
         "mirror_host": arguments.mirror_host,
         "network": _network(arguments),
         "policy": policy,
+        "guard": not arguments.no_guard,
         "publish": tuple(arguments.publish),
         "control": arguments.control,
         "observe": ObserveSettings(
@@ -122,7 +159,7 @@ def _network(arguments: Any) -> NetworkOptions:
         dhcpv6=not arguments.no_dhcpv6,
         ndp=not arguments.no_ndp,
         router_advertisements=not arguments.no_ra,
-        lease=LEASE,
+        lease=lease_time(arguments.lease_time),
         freebind=arguments.freebind,
         splice=not arguments.no_splice,
         tcp_in=tuple(arguments.tcp_ports),
@@ -162,6 +199,15 @@ def _mapping(option: str, written: Sequence[str]) -> tuple[bytes, ...] | None:
             raise ConfigError(f"{option} 'none': excludes {next(each for each in written if each != 'none')!r}")
         return ()
     return one_per_family(option, written)
+
+
+def lease_time(written: str | None) -> int:
+    """Seconds; the largest number stands for ever. Raises ConfigError."""
+    if written == "infinite":
+        return INFINITE
+    if written is not None and not written.isdecimal():
+        raise ConfigError(f"--lease-time {written!r}: must be a number from 1 to {INFINITE - 1}, or infinite")
+    return _number("--lease-time", written, 1, INFINITE - 1) or LEASE
 
 
 def _interface(option: str, written: str | None) -> str | None:

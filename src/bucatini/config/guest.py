@@ -52,6 +52,9 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     publish: tuple[str, ...] = ()
     """Published ports in the grammar of `forward.portspec`."""
 
+    guard: bool = True
+    """The isolation filter: the guest speaks under its own MAC and IP addresses, or is not heard."""
+
     observe: ObserveSettings = ObserveSettings()
 
     control: str | None = None

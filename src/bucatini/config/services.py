@@ -51,6 +51,7 @@ def stack_settings(
         ipv6=network.ipv6 is not None,
         translation=network.translation,
         resolvers=network.resolvers,
+        given=guests,
         own=network.own,
         echoes=tuple(each for each in (*network.translation.host_loopback, *network.own) if each not in guests),
         tcp=options.tcp,

@@ -59,6 +59,8 @@ class VmGuest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """One guest: its link, and the ports that lead to it."""
 
     link: LinkSpec
+    mac: bytes | None = None
+    """None: what its frames show first."""
     publish: tuple[str, ...] = ()
     tcp_in: tuple[str, ...] = ()
     udp_in: tuple[str, ...] = ()

@@ -17,16 +17,19 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from bucatini.base.address import LINK_LOCAL_PREFIX, Endpoint, link_local_of
 from bucatini.base.events import Listener
 from bucatini.base.reasons import Counters, DropReason
-from bucatini.base.verdict import Request, Verdict
+from bucatini.base.verdict import EGRESS, Request, Verdict
+from bucatini.engine import identity
 from bucatini.engine.advertiser import Advertiser
 from bucatini.engine.dns import Forwarder
+from bucatini.engine.drop_events import DropEvents
 from bucatini.engine.forwarding import Publisher
 from bucatini.engine.guest_sockets import GuestSockets
+from bucatini.engine.identity import NOBODY
 from bucatini.engine.layout import ARENA_SIZE
 from bucatini.engine.link_reader import LinkReader
 from bucatini.engine.multicast import Multicast
@@ -34,6 +37,7 @@ from bucatini.engine.reactor import Reactor
 from bucatini.engine.sink import Sink
 from bucatini.flows.table import FlowTable
 from bucatini.forward.portspec import Forward
+from bucatini.guard.binding import Binding
 from bucatini.host import sockets
 from bucatini.host.resolvers import HostResolvers, ResolverConfig
 from bucatini.host.sockets import ANYHOW, Outbound
@@ -50,7 +54,7 @@ from bucatini.stack.gateway import Gateway
 from bucatini.stack.ingress import Ingress
 from bucatini.stack.settings import StackSettings
 
-__all__ = ["Loop", "Parts", "Ports", "Translator", "raise_descriptor_limit"]
+__all__ = ["Loop", "Parts", "Ports", "Tenancy", "Translator", "raise_descriptor_limit"]
 
 DNS_PORT = 53
 WITHDRAWN = 7200
@@ -83,6 +87,12 @@ class Parts(NamedTuple):
     listeners: tuple[Listener, ...] = ()
     flow_events: bool = True
     """Whether a listener wants to hear of flows that are opened and closed."""
+    drop_events: bool = False
+    """Whether a listener wants to hear of frames that are dropped."""
+    guard: bool = False
+    """Whether the isolation filter is in front of the guest: it speaks as itself or not at all."""
+    leased: bool = False
+    """Whether the guest's IPv4 address is a lease from a pool: it has none until somebody tells the binding."""
     capture: PcapngWriter | None = None
     end_of_turn: Callable[[], None] | None = None
     """Called after each turn: the observers' flush."""
@@ -97,6 +107,19 @@ class Parts(NamedTuple):
     """Whether the guest's MAC address is what its frames show: that of a virtual machine is its hypervisor's choice."""
     say: Callable[[str], None] | None = None
     """Hears lines about the link."""
+
+
+class Tenancy(Protocol):
+    """What guests share, and each has its part of."""
+
+    def claim(self, mac: bytes) -> bool:
+        """Whether the guest may be bound to a MAC address that it shows first."""
+
+    def bound(self, binding: Binding) -> None:
+        """The guest has another binding."""
+
+    def ended(self) -> None:
+        """The link ended, and the guest is gone with it."""
 
 
 class Loop(NamedTuple):
@@ -155,14 +178,23 @@ class Translator:
             settings.ipv4, settings.ipv6, self.arena.copy, self.link.header,
         )  # fmt: skip
         self.ingress = Ingress(packet, table, settings, gateway, parts.decide, isn, self.sink, self.addresses)
+        self.tenancy: Tenancy | None = None
+        """What the guest has in common with others; None: nothing."""
         if parts.learns_mac:
-            self.ingress.meet = self._meet
             self.sink.ask = self._ask
+        if parts.guard:
+            self.ingress.binding = identity.bind(settings, leased=parts.leased, unmet=parts.learns_mac)
+            if parts.learns_mac:
+                self.ingress.stranger = self._stranger
+        elif parts.learns_mac:
+            self.ingress.meet = self._meet
         judged = self.link.judged if isinstance(self.link, CapturedLink) else None
         self.ended = asyncio.Event()
         self.reader = LinkReader(
             self.link, self.arena, self.ingress, self.sink, self.counters, judged, self.link_ended
         )
+        if parts.drop_events:
+            self.reader.drop_events = DropEvents(self.sink.tell, self.arena.copy)
         self.frames_ready = self.reader.ready
         self.room_again = self.sink.room_again
         self.guest_sockets = GuestSockets(parts.factory, self.reactor)
@@ -217,6 +249,8 @@ class Translator:
         now = self.ingress.settings
         settings = dataclasses.replace(settings, guest_mac=now.guest_mac, tso4=now.tso4, tso6=now.tso6)
         settings = self._withdraw(now.router, settings)
+        if self.binding is not None and self.binding.mac != NOBODY:
+            self.ingress.binding = self._bound_anew(settings, now)
         self.ingress.settings = self.sink.settings = self.publisher.settings = settings
         self.ingress.packet.ipv4, self.ingress.packet.ipv6 = settings.ipv4, settings.ipv6
         self.ingress.gateway.reconfigure(settings)
@@ -229,6 +263,40 @@ class Translator:
         self.advertiser.start(time.monotonic())
         # The turn that is being waited for knows nothing of the new deadlines.
         self.reactor.hurry()
+
+    @property
+    def binding(self) -> Binding | None:
+        """What the guest may call itself; None: whatever it likes. Another object after each change of its MAC address
+        or network.
+        """
+        return self.ingress.binding
+
+    def give(self, ipv4: bytes | None) -> None:
+        """The guest was given this IPv4 address in place of the one it had; None: it has none."""
+        settings = dataclasses.replace(self.ingress.settings, guest_ipv4=ipv4)
+        self.ingress.settings = self.sink.settings = self.publisher.settings = settings
+        self.ingress.gateway.reconfigure(settings)
+        self.addresses.forget(4)
+        self.addresses.give(ipv4, settings.guest_ipv6)
+
+    def policy_changed(self, decide: Callable[[Request], Verdict] | None = None) -> None:
+        """Policy answers otherwise from now on, or `decide` does in its place. Flows that it would not let begin end at
+        once; all others go on undisturbed.
+        """
+        if decide is not None:
+            self.ingress.decide = self.publisher.decide = decide
+        self.publisher.policy_changed()
+        self.sink.now = time.monotonic()
+        for flow in self.sink.table.all():
+            if not self._is_allowed(flow):
+                self.sink.revoke(flow)
+        self.reactor.hurry()
+
+    def _is_allowed(self, flow: Any) -> bool:
+        if flow.direction == EGRESS and flow.id not in self.sink.table.spliced:
+            request = Request(EGRESS, flow.protocol, flow.peer.address, flow.peer.port)
+            return self.ingress.decide(request).allow
+        return self.publisher.still_admits(flow)
 
     def _withdraw(self, old: RouterSettings | None, settings: StackSettings) -> StackSettings:
         """`settings` whose router also says which of the `old` one's prefixes are gone; without a router that is said
@@ -274,6 +342,8 @@ class Translator:
     def link_ended(self) -> None:
         """The guest is gone for good: nothing is read or sent any more."""
         self.link.close()
+        if self.tenancy is not None:
+            self.tenancy.ended()
         self.ended.set()
         self.reactor.interrupt()
 
@@ -294,7 +364,11 @@ class Translator:
             self.parts.say(line)
 
     def link_joined(self) -> None:
-        """A guest is there, perhaps one that was served by an engine before us and sees no reason to say a word."""
+        """A guest is there, perhaps one that was served by an engine before us and sees no reason to say a word. It may
+        have another MAC address than the one before it.
+        """
+        if self.parts.learns_mac and self.binding is not None:
+            self.ingress.binding = identity.bind(self.ingress.settings, leased=self.parts.leased, unmet=True)
         self.addresses.forget(4)
         self.addresses.forget(16)
         if self.sink.ask is not None:
@@ -304,6 +378,27 @@ class Translator:
 
     def _ask(self, address: bytes) -> None:
         self.sink.transmit_error(self.ingress.gateway.who_has(address))
+
+    def _stranger(self, mac: bytes) -> Binding | None:
+        """The guest's binding to `mac`, if it may be known by that: the first it shows, until the link joins anew."""
+        if self.binding is None or self.binding.mac != NOBODY:
+            return None
+        if mac[0] & 1 or not any(mac) or mac == self.ingress.settings.gateway_mac:
+            return None
+        if self.tenancy is not None and not self.tenancy.claim(mac):
+            return None
+        self._meet(mac)
+        self.ingress.binding = self._bound_anew(self.ingress.settings)
+        return self.ingress.binding
+
+    def _bound_anew(self, settings: StackSettings, before: StackSettings | None = None) -> Binding:
+        old = self.ingress.binding
+        new = identity.bind(settings, leased=self.parts.leased, before=before)
+        if old is not None and old.mac == new.mac:
+            new.inherit(old)
+        if self.tenancy is not None:
+            self.tenancy.bound(new)
+        return new
 
     def _meet(self, mac: bytes) -> None:
         """The guest's frames come from `mac`, which is not the address known so far. What was begun without knowing

@@ -7,7 +7,7 @@ from bucatini.stack.ingress cimport Ingress
 @cython.final
 cdef class LinkReader:
     cdef public FastArena arena
-    cdef public object link, sink, judged, on_end
+    cdef public object link, sink, judged, on_end, drop_events
     cdef public Ingress ingress
     cdef public list drops, lengths
     cdef public long frames, batch

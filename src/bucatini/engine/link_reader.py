@@ -35,6 +35,8 @@ class LinkReader:
         self.judged = judged
         self.on_end = on_end
         self.lengths = [0] * BATCH
+        self.drop_events: Any = None
+        """`engine.drop_events.DropEvents`; None: nobody wants them."""
         self.frames = 0
         self.batch = 1
 
@@ -70,6 +72,8 @@ class LinkReader:
                 continue
             if reason:
                 self.drops[reason] += 1
+                if self.drop_events is not None:
+                    self.drop_events.dropped(reason, at + link.header, at + length, now)
             if self.judged is not None:
                 self.judged(self.arena, at, length, reason)
         sink.flush_datagrams()

@@ -52,6 +52,7 @@ RST = 0x04
 ACK = 0x10
 NEVER = float("inf")
 CONNECTING = 0
+TIME_WAIT = 9
 CLOSED = 10
 EAGAIN = errno.EAGAIN
 ENOBUFS = errno.ENOBUFS
@@ -580,12 +581,21 @@ class Sink:
         else:
             owner.due(now)
 
+    def revoke(self, flow: Any) -> None:
+        """End a flow that policy refuses since it was changed: both ends of a TCP flow get a reset."""
+        if isinstance(flow, TcpFlow) and flow.state not in (CONNECTING, TIME_WAIT):
+            self.reset_guest(flow)
+        self._end(flow, "ended by policy")
+
     def stop(self) -> None:
         """End every flow: peers of open TCP flows get a reset, as when a host goes down."""
         for flow in self.table.all():
-            if isinstance(flow, TcpFlow):
-                self.abort(flow, "engine stopped")
-            elif isinstance(flow, DatagramFlow):
-                self.datagrams.close(flow, "engine stopped")
-            else:
-                flow.close("engine stopped")
+            self._end(flow, "engine stopped")
+
+    def _end(self, flow: Any, how: str) -> None:
+        if isinstance(flow, TcpFlow):
+            self.abort(flow, how)
+        elif isinstance(flow, DatagramFlow):
+            self.datagrams.close(flow, how)
+        else:
+            flow.close(how)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 
-from bucatini.base.events import FlowClosed, FlowEvent, FlowOpened, FlowRefused, Refusal
+from bucatini.base.address import text
+from bucatini.base.events import Event, FlowClosed, FlowEvent, FlowOpened, FlowRefused, FrameDropped, Refusal
+from bucatini.base.reasons import describe
 from bucatini.base.verdict import INGRESS
 from bucatini.observe.output import Output
 from bucatini.observe.words import duration_text, endpoint_text, plural, size_text
@@ -27,7 +29,7 @@ class Console:
         self._output = Output(fd, name="stderr", on_failure=_ignore, capacity=_CAPACITY, owned=False)
         self._end = b"\r\n" if os.isatty(fd) else b"\n"
 
-    def on_event(self, event: FlowEvent, now: float) -> None:
+    def on_event(self, event: Event, now: float) -> None:
         """Buffer the sentence of `event`."""
         self.say(sentence(event))
 
@@ -56,7 +58,7 @@ class RefusalHint:
     def __init__(self) -> None:
         self._counts: dict[Refusal, int] = {}
 
-    def on_event(self, event: FlowEvent, now: float) -> None:
+    def on_event(self, event: Event, now: float) -> None:
         """Count it if it is a refusal."""
         if isinstance(event, FlowRefused):
             self._counts[event.reason] = self._counts.get(event.reason, 0) + 1
@@ -72,11 +74,20 @@ class RefusalHint:
         return f"{', '.join(parts)}; --summary or -v shows them"
 
 
-def sentence(event: FlowEvent) -> str:
+def sentence(event: Event) -> str:
     """`event` in words, one line, such as `tcp 172.16.0.2:4000 -> 192.0.2.1:443 allowed (public)`."""
+    if isinstance(event, FrameDropped):
+        return _dropped(event)
     guest, peer = endpoint_text(event.guest), endpoint_text(event.peer)
     source, destination = (peer, guest) if event.direction == INGRESS else (guest, peer)
     return f"{event.protocol} {source} -> {destination} {_what(event)}"
+
+
+def _dropped(event: FrameDropped) -> str:
+    ends = " -> ".join(text(address) for address in (event.source, event.destination) if address)
+    sender = "" if event.mac is None else f" from {event.mac.hex(':')}"
+    carrying = f" ({ends})" if ends else ""
+    return f"{plural(event.times, 'frame')}{sender}{carrying} dropped: {describe(event.reason)}"
 
 
 def _what(event: FlowEvent) -> str:

@@ -7,6 +7,7 @@ the event in kebab case. A key is always present in the events that have it, `nu
 flow-opened    time event flow protocol direction guest peer host rule
 flow-refused   time event protocol direction guest peer rule reason
 flow-closed    time event flow protocol direction guest peer host rule sent received seconds how
+frame-dropped  time event reason times mac source destination
 ```
 
 `time` is RFC 3339 in UTC with microseconds. Lines are written whole, so several runs may append to one file. Does
@@ -20,8 +21,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from bucatini.base.address import Endpoint
-from bucatini.base.events import FlowClosed, FlowEvent, FlowOpened, FlowRefused
+from bucatini.base.address import Endpoint, text
+from bucatini.base.events import Event, FlowClosed, FlowOpened, FlowRefused, FrameDropped
 from bucatini.observe.output import Output
 from bucatini.observe.words import endpoint_text
 
@@ -58,6 +59,16 @@ class _Closed(_Opened):
     how: str
 
 
+class _Dropped(msgspec.Struct):
+    time: str
+    event: str
+    reason: str
+    times: int
+    mac: str | None
+    source: str | None
+    destination: str | None
+
+
 class EventLog:
     """Listener that writes to descriptor `fd`, which it owns. `on_failure` hears once when writing fails.
 
@@ -76,7 +87,7 @@ class EventLog:
         """Events not written because the reader of a pipe was too slow."""
         return self._output.lost
 
-    def on_event(self, event: FlowEvent, now: float) -> None:
+    def on_event(self, event: Event, now: float) -> None:
         """Buffer one line."""
         if self._output.active:
             when = timestamp(self._epoch_ns + int(now * 1e9))
@@ -97,7 +108,11 @@ def timestamp(ns: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06d}Z"
 
 
-def _record(event: FlowEvent, when: str) -> _Opened | _Refused:
+def _record(event: Event, when: str) -> _Opened | _Refused | _Dropped:
+    if isinstance(event, FrameDropped):
+        mac = None if event.mac is None else event.mac.hex(":")
+        source, destination = (None if each is None else text(each) for each in (event.source, event.destination))
+        return _Dropped(when, "frame-dropped", event.reason.label, event.times, mac, source, destination)
     guest, peer = endpoint_text(event.guest), endpoint_text(event.peer)
     match event:
         case FlowOpened():

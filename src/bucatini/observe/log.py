@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from enum import IntEnum
 
-from bucatini.base.events import FlowEvent
+from bucatini.base.events import Event
 from bucatini.observe.console import sentence
 from bucatini.observe.log_file import LogFile, printable
 from bucatini.observe.output import Output
@@ -199,7 +199,7 @@ class Log:
 
 
 class LogListener:
-    """Listener that says each flow event as a debug line."""
+    """Listener that says each event as a debug line."""
 
     __slots__ = ("_log",)
 
@@ -211,7 +211,7 @@ class LogListener:
         """Whether anything would be said."""
         return self._log.says(Level.DEBUG)
 
-    def on_event(self, event: FlowEvent, now: float) -> None:
+    def on_event(self, event: Event, now: float) -> None:
         """Say the sentence of `event`."""
         if self._log.says(Level.DEBUG):
             self._log.debug(sentence(event))

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TextIO
 
-from bucatini.base.events import FlowEvent, Listener
+from bucatini.base.events import Event, Listener
 from bucatini.base.reasons import Counters
 from bucatini.observe.console import Console, RefusalHint
 from bucatini.observe.events import EventLog
@@ -55,7 +55,7 @@ class Observers:
             wanted.append(LogListener(diary))
         self._listeners = tuple(listener for listener in wanted if listener is not None)
 
-    def on_event(self, event: FlowEvent, now: float) -> None:
+    def on_event(self, event: Event, now: float) -> None:
         """Pass `event` to all who asked for events."""
         for listener in self._listeners:
             listener.on_event(event, now)
@@ -64,6 +64,11 @@ class Observers:
     def wants_flows(self) -> bool:
         """Whether anybody asked for flows that are opened and closed; refused ones are always counted."""
         return bool(self._log or self._summary or self._verbose or (self._diary and self._diary.says(Level.DEBUG)))
+
+    @property
+    def wants_drops(self) -> bool:
+        """Whether anybody asked for frames that are dropped; the counters hold them all."""
+        return bool(self._log or self._verbose or (self._diary and self._diary.says(Level.DEBUG)))
 
     @property
     def buffers(self) -> bool:

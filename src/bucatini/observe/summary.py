@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, TextIO
 
 from bucatini.base.address import text
-from bucatini.base.events import Ending, FlowClosed, FlowEvent, FlowRefused, Refusal
+from bucatini.base.events import Ending, Event, FlowClosed, FlowEvent, FlowRefused, FrameDropped, Refusal
 from bucatini.base.reasons import Counters, DropReason, describe
 from bucatini.base.verdict import INGRESS
 from bucatini.observe.words import duration_text, endpoint_text, plural, size_text
@@ -57,8 +57,10 @@ class Summary:
         self._limit = limit
         self._rows: dict[_Key, _Row] = {}
 
-    def on_event(self, event: FlowEvent, now: float) -> None:
-        """Add one event up."""
+    def on_event(self, event: Event, now: float) -> None:
+        """Add one flow's event up; drops are counted elsewhere."""
+        if isinstance(event, FrameDropped):
+            return
         row = self._row(_key(event))
         if not isinstance(event, FlowClosed):
             row.flows += 1

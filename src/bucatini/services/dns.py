@@ -171,6 +171,10 @@ class HostNames:
                 return labels[-depth:]
         return None
 
+    def addresses(self, name: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """The IPv4 and IPv6 addresses that a name stands for, which `match` returned."""
+        return self.ipv4, self.ipv6
+
 
 def decide(message: bytes, names: HostNames) -> Drop | Answer | Forward:
     """What to do with a message of the guest: see the table of this module. Never raises."""
@@ -325,7 +329,8 @@ def _answer_host(message: bytes, query: Query, names: HostNames, host: tuple[byt
     response = _response(message, query)
     response.flags |= dns.flags.AA
     owner = response.question[0].name
-    for rtype, kind, addresses in ((_A, "A", names.ipv4), (_AAAA, "AAAA", names.ipv6)):
+    ipv4, ipv6 = names.addresses(host)
+    for rtype, kind, addresses in ((_A, "A", ipv4), (_AAAA, "AAAA", ipv6)):
         if addresses and query.rtype in (rtype, _ANY):
             response.answer.append(dns.rrset.from_text(owner, LOCAL_TTL, "IN", kind, *map(text, addresses)))
     if not response.answer:

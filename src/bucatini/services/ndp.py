@@ -33,6 +33,8 @@ class NdpSettings:
 
     mac: bytes
     guest_addresses: frozenset[bytes]
+    router: bool = True
+    """Whether who has that MAC is one."""
 
 
 def answer_ndp(frame: bytes | bytearray | memoryview, settings: NdpSettings) -> bytes | None:
@@ -56,7 +58,7 @@ def answer_ndp(frame: bytes | bytearray | memoryview, settings: NdpSettings) -> 
     guest_mac = message.source_mac or load_bytes(buf, 6, 6)
     if guest_mac[0] & 1:
         return None
-    return _advertise(message.target, source, guest_mac, settings.mac)
+    return _advertise(message.target, source, guest_mac, settings)
 
 
 def ask_ndp(mac: bytes, source: bytes, target: bytes) -> bytes:
@@ -70,9 +72,10 @@ def ask_ndp(mac: bytes, source: bytes, target: bytes) -> bytes:
     return b"\x33\x33" + group[12:] + mac + ETHERTYPE_IPV6.to_bytes(2, "big") + packet + message
 
 
-def _advertise(target: bytes, destination: bytes, guest_mac: bytes, mac: bytes) -> bytes:
+def _advertise(target: bytes, destination: bytes, guest_mac: bytes, settings: NdpSettings) -> bytes:
     """The frame that says `target` is at `mac`; its source is the target: any address of a node may be."""
-    message = complete_v6(emit_ndp(NeighborAdvertisement(target, True, True, True, mac)), target, destination)
+    said = NeighborAdvertisement(target, settings.router, True, True, settings.mac)
+    message = complete_v6(emit_ndp(said), target, destination)
     packet = bytearray(40)
     emit_ipv6(memoryview(packet), 0, len(message), PROTOCOL_ICMPV6, target, destination, _HOP_LIMIT)
-    return guest_mac + mac + ETHERTYPE_IPV6.to_bytes(2, "big") + packet + message
+    return guest_mac + settings.mac + ETHERTYPE_IPV6.to_bytes(2, "big") + packet + message

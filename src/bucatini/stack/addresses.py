@@ -75,6 +75,10 @@ class GuestAddresses:
         chosen = self._given[length] if self._confirmed[length] or seen is None else seen
         return chosen if chosen is not None or length == 4 else self.link_local
 
+    def seen(self, length: int) -> bytes | None:
+        """As `of`, but only an address that the guest was seen with, and no link-local one."""
+        return self._given[length] if self._confirmed[length] else self._seen[length]
+
     def all(self) -> tuple[bytes, ...]:
         """Every address known to be the guest's; of each family the one it is reached at first."""
         if self._known is None:

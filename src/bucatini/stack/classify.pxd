@@ -22,8 +22,9 @@ cdef class Packet:
     cdef public IcmpView icmp
     cdef public long ethernet_at, end, kind, mac_high, mac_low, header
 
-    @cython.locals(ethertype=long)
     cpdef long parse(self, long at, long length) except? -1
+    @cython.locals(ethertype=long)
+    cpdef long inside(self) except? -1
     cpdef bint _is_for_us(self, long at) except -1
     @cython.locals(bad=long, ip=IpView)
     cpdef long _ip(self, long version) except? -1

@@ -136,7 +136,11 @@ class Packet:
             self.vnet.parse(buf, at)
         if not buf[self.ethernet_at] & 1 and not self._is_for_us(self.ethernet_at):
             return FOREIGN_MAC
-        ethertype = load16(buf, self.ethernet_at + 12)
+        return self.inside()
+
+    def inside(self) -> int:
+        """What is behind the MAC addresses, whoever the frame is for."""
+        ethertype = load16(self.buf, self.ethernet_at + 12)
         if ethertype == 0x0800:
             return self._ip(4) if self.ipv4 else FAMILY_OFF
         if ethertype == 0x86DD:

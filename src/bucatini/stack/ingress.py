@@ -1,6 +1,9 @@
 """The straight path of a frame from the guest: classify, answer what is ours, find the flow, or ask policy for a new
 one.
 
+Where the guest has a `guard.binding.Binding`, nothing that `guard.admit` refuses comes further than the first step.
+Where it shares a segment with other guests, `neighbours` takes out what is between them next.
+
 `Ingress.frame` returns `DropReason.NONE` when the frame was of use and the reason when it was not; it never raises
 for what a frame holds. All effects go through `out` (the engine's sink). New flows are the slow path and written for
 reading; the fast path is `parse`, one dictionary look-up, and the flow's own machine.
@@ -25,6 +28,9 @@ from bucatini.flows.datagram_flow import DatagramFlow
 from bucatini.flows.table import FlowTable
 from bucatini.flows.tcp import guest_segment, guest_unreachable, open_from_guest
 from bucatini.flows.tcp_flow import TcpFlow
+from bucatini.guard.admit import admit
+from bucatini.guard.binding import Binding
+from bucatini.guard.frame import Frame
 from bucatini.services.membership import MLD_TYPES
 from bucatini.stack.addresses import GuestAddresses
 from bucatini.stack.classify import ARP, FRAGMENT, IGMP, TCP, UDP, Packet
@@ -40,6 +46,8 @@ DNS_PORT = 53
 TIME_WAIT = 9
 GSO_UDP_L4 = 5
 
+FOREIGN_MAC = int(DropReason.FOREIGN_MAC)
+FOREIGN_SOURCE_MAC = int(DropReason.FOREIGN_SOURCE_MAC)
 PORT_ZERO = int(DropReason.PORT_ZERO)
 NO_FLOW = int(DropReason.NO_FLOW)
 POLICY_DENIED = int(DropReason.POLICY_DENIED)
@@ -62,7 +70,21 @@ DHCPV6_SERVER_PORT = 547
 class Ingress:
     """One guest's way in. `decide` is policy; `isn` gives an initial sequence number for a key (RFC 6528)."""
 
-    __slots__ = ("addresses", "decide", "gateway", "isn", "meet", "out", "packet", "settings", "table")
+    __slots__ = (
+        "addresses",
+        "binding",
+        "decide",
+        "gateway",
+        "guarded",
+        "isn",
+        "meet",
+        "neighbours",
+        "out",
+        "packet",
+        "settings",
+        "stranger",
+        "table",
+    )
 
     def __init__(
         self,
@@ -84,13 +106,30 @@ class Ingress:
         self.isn = isn
         self.out = out
         self.meet: Callable[[bytes], None] | None = None
-        """Told of a source MAC address that is not the guest's known one; None: that one is certain."""
+        """Told of a source MAC address that is not the guest's known one; None: that one is certain, or guarded."""
+        self.guarded = Frame(packet.memory, ip=packet.ip, copy=packet.copy)
+        self.binding: Binding | None = None
+        """What the guest may call itself; None: whatever it likes."""
+        self.stranger: Callable[[bytes], Binding | None] | None = None
+        """Asked about a source MAC address that is not the binding's: the new binding, if the guest has that now."""
+        self.neighbours: Callable[[Packet, float], int] | None = None
+        """Asked about each frame where guests share a segment, also about those that are not for the gateway: 0 or the
+        drop reason when that was all, below 0 when the frame is for the stack.
+        """
 
     def frame(self, at: int, length: int, now: float) -> int:
         """One frame of `length` bytes at `at`, virtio-net header first."""
         packet = self.packet
         reason = packet.parse(at, length)
-        if reason:
+        if reason == FOREIGN_MAC and self.neighbours is not None:
+            reason = packet.inside()
+        if reason == 0 and self.binding is not None:
+            reason = self._guard(self.binding, now)
+        if reason == 0 and self.neighbours is not None:
+            reason = self.neighbours(packet, now)
+            if reason == 0:
+                return 0
+        if reason > 0:
             return reason
         kind = packet.kind
         if kind == TCP:
@@ -100,6 +139,17 @@ class Ingress:
         if kind == FRAGMENT:
             return self._fragment(now)
         return self._control(now)
+
+    def _guard(self, binding: Binding, now: float) -> int:
+        """The isolation filter: whether the frame is from who it says it is from."""
+        guarded = self.guarded
+        guarded.adopt(self.packet.ethernet_at, self.packet.end)
+        reason = admit(guarded, binding, None, now)
+        if reason == FOREIGN_SOURCE_MAC and self.stranger is not None:
+            met = self.stranger(self.packet.source_mac())
+            if met is not None:
+                reason = admit(guarded, met, None, now)
+        return reason
 
     def _tcp(self, now: float) -> int:
         packet = self.packet

@@ -38,6 +38,8 @@ class StackSettings:
     translation: Translation = field(default_factory=Translation)
     resolvers: tuple[bytes, ...] = ()
     """Addresses at whose port 53 our own name service answers."""
+    given: tuple[bytes, ...] = ()
+    """All addresses that the guest was given, where there are more than `guests`."""
     own: tuple[bytes, ...] = ()
     """Addresses that exist on this link alone: what `translation` does not lead elsewhere ends there."""
     echoes: tuple[bytes, ...] = ()

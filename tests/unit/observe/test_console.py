@@ -8,7 +8,8 @@ import pty
 import pytest
 
 from bucatini.base.address import Endpoint, pack
-from bucatini.base.events import ICMP, TCP, Ending, FlowClosed, FlowEvent, FlowOpened, FlowRefused, Refusal
+from bucatini.base.events import ICMP, TCP, Ending, Event, FlowClosed, FlowOpened, FlowRefused, FrameDropped, Refusal
+from bucatini.base.reasons import DropReason
 from bucatini.base.verdict import EGRESS, INGRESS
 from bucatini.observe.console import Console, RefusalHint, sentence
 
@@ -41,9 +42,18 @@ REFUSED = FlowRefused(TCP, EGRESS, GUEST, PEER, "private", Refusal.POLICY)
             FlowClosed(1, TCP, EGRESS, GUEST, PEER, None, "r", 512, 1536, 1.25, Ending.PEER_RESET),
             "tcp 172.16.0.2:40000 -> 192.0.2.1:443 reset by peer after 1.2 s: 512 B sent, 1.5 KiB received",
         ),
+        (
+            FrameDropped(DropReason.ARP_SPOOF, 3, bytes(5) + b"\x07", pack("10.0.0.1"), pack("10.0.0.9")),
+            "3 frames from 00:00:00:00:00:07 (10.0.0.1 -> 10.0.0.9) dropped: arp-spoof: "
+            "ARP in which the guest claims a MAC or IPv4 address that is not its own",
+        ),
+        (
+            FrameDropped(DropReason.TRUNCATED, 1, None, None, None),
+            "1 frame dropped: truncated: shorter than its own headers or length fields say",
+        ),
     ],
 )
-def test_sentences(event: FlowEvent, text: str) -> None:
+def test_sentences(event: Event, text: str) -> None:
     assert sentence(event) == text
 
 

@@ -18,12 +18,14 @@ from bucatini.base.events import (
     TCP,
     UDP,
     Ending,
+    Event,
     FlowClosed,
-    FlowEvent,
     FlowOpened,
     FlowRefused,
+    FrameDropped,
     Refusal,
 )
+from bucatini.base.reasons import DropReason
 from bucatini.base.verdict import EGRESS, INGRESS
 from bucatini.observe.events import EventLog, timestamp
 from bucatini.observe.output import open_output
@@ -39,6 +41,7 @@ KEYS = {
         *("time", "event", "flow", "protocol", "direction", "guest", "peer", "host", "rule"),
         *("sent", "received", "seconds", "how"),
     ],
+    "frame-dropped": ["time", "event", "reason", "times", "mac", "source", "destination"],
 }
 
 endpoints = st.builds(
@@ -60,10 +63,17 @@ events = st.one_of(
         st.floats(0, 1e7),
         st.sampled_from(Ending),
     ),
+    st.builds(
+        FrameDropped,
+        st.sampled_from([reason for reason in DropReason if reason]),
+        counts,
+        st.none() | st.binary(min_size=6, max_size=6),
+        *(st.none() | st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16),) * 2,
+    ),
 )
 
 
-def logged(path: Path, *seen: tuple[FlowEvent, float]) -> list[dict[str, object]]:
+def logged(path: Path, *seen: tuple[Event, float]) -> list[dict[str, object]]:
     log = EventLog(
         open_output(str(path), "--events", append=False), name="x", epoch_ns=EPOCH_NS, on_failure=pytest.fail
     )
@@ -82,6 +92,7 @@ def test_each_event_in_full(tmp_path: Path) -> None:
         (FlowOpened(1, TCP, EGRESS, GUEST, PEER, host, "allow host"), 0.0),
         (FlowRefused(UDP, EGRESS, GUEST, PEER, "", Refusal.TABLE_FULL), 0.25),
         (FlowClosed(1, TCP, EGRESS, GUEST, PEER, None, "allow host", 10, 20, 1.23456789, Ending.PEER_RESET), 1.5),
+        (FrameDropped(DropReason.ARP_SPOOF, 3, bytes(5) + b"\x01", pack("10.0.0.1"), None), 2.0),
     )
     shared = {"direction": "egress", "guest": "172.16.0.2:40000", "peer": "[2001:db8::1]:443"}
     assert rows == [
@@ -115,12 +126,21 @@ def test_each_event_in_full(tmp_path: Path) -> None:
             "seconds": 1.234568,
             "how": "reset by peer",
         },
+        {
+            "time": "2023-11-14T22:13:22.000000Z",
+            "event": "frame-dropped",
+            "reason": "arp-spoof",
+            "times": 3,
+            "mac": "00:00:00:00:00:01",
+            "source": "10.0.0.1",
+            "destination": None,
+        },
     ]
 
 
 @given(st.lists(st.tuples(events, st.floats(0, 1e9)), max_size=4))
 def test_any_event_is_one_line_with_the_documented_keys(
-    tmp_path_factory: pytest.TempPathFactory, seen: list[tuple[FlowEvent, float]]
+    tmp_path_factory: pytest.TempPathFactory, seen: list[tuple[Event, float]]
 ) -> None:
     rows = logged(tmp_path_factory.mktemp("events") / "e", *seen)
     assert len(rows) == len(seen)
@@ -128,7 +148,8 @@ def test_any_event_is_one_line_with_the_documented_keys(
         kebab = re.sub(r"(?<=.)([A-Z])", r"-\1", type(event).__name__).lower()
         assert row["event"] == kebab
         assert list(row) == KEYS[kebab]
-        assert row["rule"] == (event.rule or None if isinstance(event, FlowRefused) else event.rule)
+        if not isinstance(event, FrameDropped):
+            assert row["rule"] == (event.rule or None if isinstance(event, FlowRefused) else event.rule)
 
 
 @given(st.integers(0, 4_000_000_000 * 10**9))

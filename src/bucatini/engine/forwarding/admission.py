@@ -78,6 +78,15 @@ class Admission:
         sink.refused(FlowRefused(NAMES[protocol], direction, guest, peer, verdict.rule, reason))
         return None
 
+    def policy_changed(self) -> None:
+        """What `decide` said before means nothing any more."""
+        self._verdicts.clear()
+
+    def still_admits(self, flow: Any) -> bool:
+        """Whether policy would let in a flow of a forwarded port, of either direction, now."""
+        target = flow.host if flow.direction == EGRESS else None
+        return self._verdict(flow.protocol, flow.guest.port, flow.peer.address, target).allow
+
     def _verdict(self, protocol: int, port: int, peer: bytes, target: Endpoint | None) -> Verdict:
         """What policy says about a peer at a port of the guest, or about the target of an outward flow."""
         if self._decided is not self.decide or len(self._verdicts) >= MAX_VERDICTS:
