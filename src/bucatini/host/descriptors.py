@@ -13,9 +13,9 @@ _LAST = 2**31 - 1
 def keep_only(kept: set[int]) -> None:
     """Close every descriptor above 2 except those `kept`."""
     start = _FIRST
-    for descriptor in sorted(kept):
+    for descriptor in sorted(each for each in kept if each >= _FIRST):
         os.closerange(start, descriptor)
-        start = max(start, descriptor + 1)
+        start = descriptor + 1
     os.closerange(start, _LAST)
 
 

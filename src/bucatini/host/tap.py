@@ -18,7 +18,7 @@ import os
 import struct
 from typing import NamedTuple
 
-__all__ = ["VNET_HEADER_LENGTH", "Offloads", "Tap", "adopt_tap", "open_tap", "read_mac"]
+__all__ = ["VNET_HEADER_LENGTH", "Offloads", "Tap", "adopt_tap", "negotiate", "open_tap", "read_mac"]
 
 VNET_HEADER_LENGTH = 12
 """Bytes of the virtio-net header before each frame: with `num_buffers`, as VIRTIO 1.x has it."""
@@ -96,7 +96,7 @@ def open_tap(name: str, wanted: Offloads, *, reuse: bool = False) -> Tap:
         fcntl.ioctl(descriptor, _TUNSETIFF, request)
         fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_LENGTH))
         fcntl.ioctl(descriptor, _TUNSETVNETLE, struct.pack("i", 1))
-        return Tap(descriptor, _negotiate(descriptor, wanted), read_mac(descriptor))
+        return Tap(descriptor, negotiate(descriptor, wanted), read_mac(descriptor))
     except BaseException:
         os.close(descriptor)
         raise
@@ -114,7 +114,7 @@ def adopt_tap(descriptor: int) -> Tap:
     fcntl.ioctl(descriptor, _TUNSETVNETLE, struct.pack("i", 1))
     os.set_blocking(descriptor, False)
     os.set_inheritable(descriptor, False)
-    return Tap(descriptor, _negotiate(descriptor, Offloads()), read_mac(descriptor))
+    return Tap(descriptor, negotiate(descriptor, Offloads()), read_mac(descriptor))
 
 
 def read_mac(descriptor: int) -> bytes:
@@ -123,7 +123,8 @@ def read_mac(descriptor: int) -> bytes:
     return answer[_MAC_AT : _MAC_AT + _MAC_LENGTH]
 
 
-def _negotiate(descriptor: int, wanted: Offloads) -> Offloads:
+def negotiate(descriptor: int, wanted: Offloads) -> Offloads:
+    """Have an open TAP leave undone, in what is read from it, the best offloads within `wanted`; those it grants."""
     for best in _BEST_FIRST:
         mask = best & wanted.mask
         try:

@@ -16,7 +16,7 @@ def test_only_the_kept_stay() -> None:
         for number in (39, 40, 41, 200, 300):
             os.dup2(null, number)
         before = {one for one in range(3) if is_open(one)}
-        keep_only({200, 40})
+        keep_only({0, 200, 40})
         os._exit({one for one in range(1024) if is_open(one)} != before | {40, 200})
     assert os.waitpid(child, 0)[1] == 0
 
