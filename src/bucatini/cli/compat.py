@@ -26,6 +26,7 @@ NAMES = {
     "passt": "bucatini.cli.passt",
     "pasta": "bucatini.cli.pasta",
     "slirp4netns": "bucatini.cli.slirp4netns",
+    "softnet": "bucatini.cli.softnet",
 }
 """Name of the command, and the module whose `main()` it runs."""
 

@@ -29,8 +29,12 @@ def compat_main(
     parse: Callable[[Sequence[str]], Config | Answer],
     usage: Callable[[], str],
     serve: Callable[[Config], int],
+    *,
+    misused: int = FAILED,
 ) -> int:
-    """Run the command line `argv` (without the program's name; default: the process's) and return the exit status."""
+    """Run the command line `argv` (without the program's name; default: the process's) and return the exit status,
+    `misused` for words that are no command line.
+    """
     fill_standard_streams()
     try:
         config = parse(list(sys.argv[1:] if argv is None else argv))
@@ -41,6 +45,7 @@ def compat_main(
     except UsageError as error:
         print_error(name, str(error))
         sys.stderr.write(usage())
+        return misused
     except (ConfigError, HostError) as error:
         print_error(name, str(error))
     except OSError as error:

@@ -21,6 +21,8 @@ _VERBS = {
     "run": "run a command on a complete, isolated network of its own",
     "attach": "give such a network to a namespace that exists already",
     "vm": "give such networks to virtual machines: QEMU, libkrun, vfkit, Firecracker",
+    "switch": "join virtual machines to one segment, each reaching only whom it may",
+    "filter": "put a virtual machine on a bridge, where it speaks only as itself",
     "forward": "list, add and remove forwarded ports of a running engine",
     "compat": "install drop-in commands: passt, pasta, slirp4netns",
     "version": "say what runs here: version, compiled or pure, Python, kernel",

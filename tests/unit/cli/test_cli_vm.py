@@ -49,6 +49,18 @@ def test_links_by_number_and_by_name() -> None:
     assert configured("--tap", "tap0").guests[0].link == LinkSpec("tap", "tap0")
 
 
+@pytest.mark.parametrize(("written", "seconds"), [("1", 1), ("3600", 3600), ("infinite", 0xFFFFFFFF)])
+def test_the_lease_time(written: str, seconds: int) -> None:
+    assert configured("--fd", "3").network.lease == 600
+    assert configured("--fd", "3", "--lease-time", written).network.lease == seconds
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "soon", "4294967295", "1.5", ""])
+def test_a_lease_time_that_cannot_be(written: str) -> None:
+    with pytest.raises(ConfigError, match="--lease-time '.*': must be a number from 1 to 4294967294"):
+        configured("--fd", "3", f"--lease-time={written}")
+
+
 def test_guests_are_in_the_order_of_their_links() -> None:
     config = configured("--socket", "a", "--fd", "3", "--dgram", "b,c", "--socket", "d")
     assert [str(guest.link) for guest in config.guests] == ["--socket a", "--fd 3", "--dgram b,c", "--socket d"]

@@ -28,11 +28,11 @@ class TestInstall:
         finally:
             os.umask(old)
         made = files(tmp_path / "a" / "b")
-        assert set(made) == {"passt", "pasta", "slirp4netns"}
+        assert set(made) == {"passt", "pasta", "slirp4netns", "softnet"}
         assert {mode for _, mode in made.values()} == {0o755}
         assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o755
         written = [line for line in capsys.readouterr().out.splitlines() if line.startswith("wrote ")]
-        assert written == [f"wrote {tmp_path}/a/b/{name}" for name in ("passt", "pasta", "slirp4netns")]
+        assert written == [f"wrote {tmp_path}/a/b/{name}" for name in ("passt", "pasta", "slirp4netns", "softnet")]
 
     def test_chosen_names(self, tmp_path: Path) -> None:
         assert compat.main(["install", str(tmp_path), "pasta", "pasta"]) == 0
@@ -72,7 +72,7 @@ class TestInstall:
         (tmp_path / "file").touch()
         for words, message in (
             (["install"], "no folder given"),
-            (["install", str(tmp_path), "slirp"], "install 'slirp': must be one of passt pasta slirp4netns"),
+            (["install", str(tmp_path), "slirp"], "install 'slirp': must be one of passt pasta slirp4netns softnet"),
             (["install", str(tmp_path / "file")], "must be a folder"),
             (["install", str(tmp_path / "file" / "x")], "must be a folder"),
             (["install", "--force", "x"], "unknown option '--force'"),
@@ -144,6 +144,7 @@ class TestList:
             ["passt", "absent", f"{tmp_path}/passt"],
             ["pasta", "ours", f"{tmp_path}/pasta"],
             ["slirp4netns", "absent", f"{tmp_path}/slirp4netns"],
+            ["softnet", "absent", f"{tmp_path}/softnet"],
         ]
 
     def test_in_path(self, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +159,7 @@ class TestList:
             f"{'passt':<12} absent",
             f"{'pasta':<12} {'ours':<16} {tmp_path}/b/pasta",
             f"{'slirp4netns':<12} {'another program':<16} {tmp_path}/a/slirp4netns",
+            f"{'softnet':<12} absent",
         ]
 
     def test_states(self, tmp_path: Path) -> None:
