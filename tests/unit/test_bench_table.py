@@ -16,12 +16,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import document, table, vm_image
 from benchmarks.cases import all_cases
-from benchmarks.lab import RESERVED_PORTS, BenchError, Lab
+from benchmarks.filter_peers import BridgedPeer, BridgedSession, Faithful, Filter, filter_peers, rules
+from benchmarks.lab import RESERVED_PORTS, BenchError, Lab, Space
 from benchmarks.main import parse_arguments, select
 from benchmarks.peers import Bucatini, Native, Pasta, Slirp
 from benchmarks.rows import ABSOLUTE, BEST, COMPILED, PASTA, PURE, ROWS, SLIRP, VM_PASST, VM_STREAM, Goal, Row
+from benchmarks.session import BULK_PORT, ECHO_PORT
 from benchmarks.table import Results
+from benchmarks.transfers import COUNT_PORT
 from benchmarks.vm_peers import BucatiniDgram, BucatiniStream, BucatiniUser, MachinePeer, Passt
+
+from bucatini.base.verdict import EGRESS, INGRESS
+from bucatini.guard.rule_grammar import parse_rule
+from bucatini.guard.rules import RuleTable
 
 BY_KEY = {row.key: row for row in ROWS}
 UP = "tcp.up.1500.1.v4"
@@ -101,6 +108,52 @@ def test_an_engine_whose_guest_does_not_come_up_is_not_tried_for_ever(monkeypatc
         with pytest.raises(BenchError, match="no lease"):
             peer.open(None)
     assert len(tried) == 2
+
+
+def test_every_column_of_the_filter_is_a_peer() -> None:
+    assert [peer.name for peer in filter_peers(Lab())] == list(table.BRIDGES.peers)
+
+
+@pytest.mark.parametrize("count", [0, 100, 10000])
+def test_no_rule_of_the_bench_decides(count: int) -> None:
+    lists: dict[str, list[str]] = {"--allow": [], "--block": []}
+    for word, rule in rules(count):
+        lists[word].append(rule)
+    made = RuleTable(map(parse_rule, lists["--allow"]), map(parse_rule, lists["--block"]))
+    assert len(made) == count
+    assert not made.stateful
+    texts = [str(each) for each in (*made.allow, *made.block)]
+    assert not count or 0.4 < sum("." in each for each in texts) / count < 0.6
+    assert sum("]:" in each or ("." in each and ":" in each) for each in texts) == count // 10
+    for host in (bytes((10, 77, 3, 1)), bytes((10, 77, 3, 20))):
+        for port in (0, ECHO_PORT, BULK_PORT, COUNT_PORT, 10000, 65535):
+            assert made.find(EGRESS, host, port) is made.find(INGRESS, host, port) is None
+
+
+def test_the_filter_is_started_with_so_many_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bucatini, "python", Path("python"))
+    host = Space(1, 65534, 65534, tmp_path)
+    session = BridgedSession(host, host, {}, "", 0, 0, bridge="br7")
+    words = Filter(Lab(), 100).command(session, "port7")
+    assert words[:6] == ["python", "-m", "bucatini", "filter", "-q", "--fd"]
+    assert sum(word in ("--allow", "--block") for word in words) == 100
+    assert "--faithful" in Faithful(Lab(), 0).command(session, "port7")
+    assert "--mac 02:00:00:00:77:07 --bridge br7 --host-tap port7 --user 65534" in " ".join(words)
+
+
+@pytest.mark.parametrize("peer", filter_peers(Lab()))
+def test_a_guest_on_a_bridge_forwards_nothing(peer: BridgedPeer) -> None:
+    assert peer.start_up(RESERVED_PORTS) is None
+    assert peer.open_range(RESERVED_PORTS) is None
+
+
+def test_the_filter_is_held_to_what_it_is_with_few_rules() -> None:
+    made = Results()
+    for column, value in (("rules-100", 100.0), ("rules-10000", 94.0), ("relay", 200.0)):
+        made.add("filter.udp.up.64", column, value)
+    (text,) = [each for each in table.render_text(made).splitlines() if each.startswith("UDP")]
+    assert text.endswith(">= 0.95x rules-100: MISSED, 0.94x")
+    assert "0.50x" in text
 
 
 def test_what_a_machine_boots_is_an_archive_that_cpio_reads(tmp_path: Path) -> None:

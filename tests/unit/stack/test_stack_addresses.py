@@ -88,3 +88,13 @@ class TestComingUpAnew:
         addresses.learn(self.OTHER)
         addresses.forget(16)
         assert addresses.of(16) == GIVEN6
+
+
+def test_an_address_that_it_was_seen_with() -> None:
+    addresses = GuestAddresses(pack("10.0.0.2"), pack("fd00::2"), pack("fe80::2"))
+    assert (addresses.seen(4), addresses.seen(16)) == (None, None)
+    addresses.learn(pack("fe80::3"))
+    addresses.learn(pack("fd00::7"))
+    assert addresses.seen(16) == pack("fd00::7")
+    addresses.learn(pack("fd00::2"))
+    assert addresses.seen(16) == pack("fd00::2")
