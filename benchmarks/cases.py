@@ -1,7 +1,8 @@
 """What is measured: each case takes one sample of one or more rows from a running engine.
 
 The measurements of the guest's link are in transfers.py, those of forwarded ports in forwarding.py, those with a
-virtual machine in vm_cases.py; here are those of the engine itself, and the list of all.
+virtual machine in vm_cases.py, those of the isolation filter in filter_cases.py; here are those of the engine itself,
+and the list of all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from functools import partial
 
 from benchmarks import processes
+from benchmarks.filter_cases import filter_cases
 from benchmarks.forwarding import forwarding_cases
 from benchmarks.lab import BenchError, poll_until
 from benchmarks.peers import Peer
@@ -89,4 +91,4 @@ def all_cases() -> list[Case]:
     cases.append(Case(frozenset({"start"}), ("start",), None, fresh=start_up, brief=True))
     memory = ("memory.idle.rss", "memory.idle.pss", "memory.1000.pss", "memory.10000.pss", "memory.10000.growth")
     cases.append(Case(frozenset({"memory"}), memory, None, fresh=resident_memory))
-    return cases + vm_cases()
+    return cases + vm_cases() + filter_cases()

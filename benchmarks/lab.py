@@ -163,12 +163,19 @@ class Space(Place):
         return {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8", **(extra or {})}
 
     def start(
-        self, argv: Sequence[str], *, log: Path, env: dict[str, str] | None = None, pass_fds: Sequence[int] = ()
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        env: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        root: bool = False,
     ) -> subprocess.Popen[str]:
-        """Start a process in the background; what it prints goes to `log`, its stdin stays open until it ends."""
+        """Start a process in the background; what it prints goes to `log`, its stdin stays open until it ends. `root`
+        keeps the privileges."""
         with log.open("w") as output:
             return subprocess.Popen(
-                self.command(argv),
+                self.command(argv, root=root),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from benchmarks.cases import all_cases
 from benchmarks.document import render_markdown, replace_section
+from benchmarks.filter_peers import Filter, filter_peers
 from benchmarks.install import install
 from benchmarks.lab import BenchError, Lab, clean_up_on_signals, stop
 from benchmarks.peers import Bucatini, BucatiniPure, Native, Pasta, Peer, Slirp, package_version
-from benchmarks.rows import GROUP_TITLES, NATIVE, ROWS
+from benchmarks.rows import GROUP_TITLES, MACHINE, NAMESPACE, NATIVE, ROWS
 from benchmarks.sampling import Bench, Case
 from benchmarks.session import ECHO_PORT, Session
 from benchmarks.table import COLUMNS, Results, render_text
@@ -72,7 +73,7 @@ class Runner:
         """Sample one case `runs` times at every peer, interleaved."""
         if case.fresh is not None:
             self.close()  # other engines would share pages with the one that is measured
-        peers = [peer for peer in self.peers if peer.machine == case.machine]
+        peers = [peer for peer in self.peers if peer.kind == case.kind]
         failed = dict.fromkeys((peer.name for peer in peers), 0)
         for number in range(runs):
             LOAD_SAMPLES.append(os.getloadavg()[0])
@@ -166,15 +167,16 @@ def make_peers(lab: Lab, options: argparse.Namespace, cases: Iterable[Case]) -> 
     """The peers of these cases that can take part. One that cannot is reported on stderr and left out."""
     every: list[Peer] = [Native(lab), Bucatini(lab), BucatiniPure(lab), Pasta(lab), Slirp(lab)]
     every += [BucatiniStream(lab), BucatiniUser(lab), BucatiniDgram(lab), Passt(lab)]
-    kinds = {case.machine for case in cases}
-    peers = [peer for peer in every if peer.name in options.names and peer.machine in kinds]
-    if any(isinstance(peer, (Bucatini, BucatiniStream)) for peer in peers):
+    every += filter_peers(lab)
+    kinds = {case.kind for case in cases}
+    peers = [peer for peer in every if peer.name in options.names and peer.kind in kinds]
+    if any(isinstance(peer, (Bucatini, BucatiniStream, Filter)) for peer in peers):
         progress("installing bucatini")
         try:
             Bucatini.python = install(Path(__file__).resolve().parent.parent, lab.home, options.venv)
         except BenchError as problem:
             Bucatini.problem = str(problem)
-    if any(peer.machine for peer in peers):
+    if any(peer.kind == MACHINE for peer in peers):
         progress("making the guest")
         try:
             MachinePeer.image = build_image((options.vm_image or lab.home / "image").resolve())
@@ -206,7 +208,7 @@ def describe(peers: list[Peer], runs: int, seconds: float) -> dict[str, str]:
     }
     for peer in peers:
         if peer.name != NATIVE:
-            facts[peer.title.partition(",")[0] if peer.machine else peer.title] = version_of(peer)
+            facts[peer.title if peer.kind == NAMESPACE else peer.title.partition(",")[0]] = version_of(peer)
     if MachinePeer.image is not None:
         qemu = package_version("qemu-system-x86")
         facts["virtual machines"] = f"Linux {MachinePeer.image.version}, QEMU {qemu} without KVM, 1 CPU, {MEMORY}"

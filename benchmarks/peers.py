@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from benchmarks.lab import ROUTER_V4, ROUTER_V6, TAG, BenchError, Lab, poll_until
+from benchmarks.rows import NAMESPACE
 from benchmarks.session import BULK_PORT, ECHO_PORT, START_SECONDS, Session, find_holder, finish, read_some, timed
 
 _serial = itertools.count(1)
@@ -28,12 +29,12 @@ _published = itertools.count(7000, 2)
 
 
 class Peer(Protocol):
-    """What takes part in the comparison. `machine`: its guest is a virtual machine and not a namespace."""
+    """What takes part in the comparison. `kind` is that of its guest, see rows.py."""
 
     name: str
     title: str
     default_mtu: int | None
-    machine: bool
+    kind: str
 
     def missing(self) -> str | None:
         """Why this peer cannot take part, or None."""
@@ -62,7 +63,7 @@ class Native:
     name = "native"
     title = "native loopback"
     default_mtu: int | None = 65536
-    machine = False
+    kind = NAMESPACE
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -97,7 +98,7 @@ class Wrapper:
     name = ""
     title = ""
     default_mtu: int | None = None
-    machine = False
+    kind = NAMESPACE
     gateway: ClassVar[dict[int, str]] = {}
     extra_environment: ClassVar[dict[str, str]] = {}
 
@@ -236,7 +237,7 @@ class Slirp:
     name = "slirp4netns"
     title = "slirp4netns"
     default_mtu: int | None = 1500
-    machine = False
+    kind = NAMESPACE
     gateway: ClassVar[dict[int, str]] = {4: "10.0.2.2", 6: "fd00::2"}
 
     def __init__(self, lab: Lab) -> None:

@@ -14,25 +14,35 @@
  *   probe flood HOST PORT SIZE SECONDS RATE  send UDP datagrams, RATE per second (0: as fast as it goes)
  *   probe pull  HOST PORT SIZE SECONDS RATE  ask `push` for such a flood and count it
  *   probe flows HOST PORT COUNT              open COUNT TCP connections, print, hold them until stdin ends
+ * TAP devices, with the header of virtio-net and all offloads where not said otherwise:
+ *   probe tap PID NAME FD COMMAND...         make NAME in the network of process PID, become COMMAND with it as FD
+ *   probe relay FD NAME                      make NAME here, hand frames to and fro between both, whatever they are
+ *   probe bare  FD NAME                      the same between a datagram socket and a TAP without header and offloads
  *
  * A flood uses plain send() as applications do; a counter uses recvmmsg() so that it is not the part that is measured.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { BATCH = 64, SLOT = 65536, MAX_SAMPLES = 4000000, WARM_UP = 50 };
+enum { BATCH = 64, SLOT = 65536 + 64, MAX_SAMPLES = 4000000, WARM_UP = 50 };
 static const double QUIET_SECONDS = 0.4, FIRST_SECONDS = 8.0;
 
 static char buffer[SLOT];
@@ -357,6 +367,59 @@ static void flows(const char *host, int port, long wanted)
 		;
 }
 
+static int open_tap(const char *name, int bare)
+{
+	struct ifreq request = { .ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (bare ? 0 : IFF_VNET_HDR)) };
+	int header = 12, fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK);
+
+	strncpy(request.ifr_name, name, sizeof request.ifr_name - 1);
+	if (fd < 0 || ioctl(fd, TUNSETIFF, &request))
+		die("TAP");
+	if (bare)
+		return fd;
+	if (ioctl(fd, TUNSETVNETHDRSZ, &header))
+		die("TUNSETVNETHDRSZ");
+	if (ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | 0x60) && /* both kinds of UDP: Linux 6.2 */
+	    ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6))
+		die("TUNSETOFFLOAD");
+	return fd;
+}
+
+static int open_network(const char *pid)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%s/ns/net", pid);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static void with_tap(const char *pid, const char *name, int number, char **command)
+{
+	int here = open_network("self"), there = open_network(pid), tap;
+
+	if (here < 0 || there < 0 || setns(there, CLONE_NEWNET))
+		die("setns");
+	tap = open_tap(name, 0);
+	if (setns(here, CLONE_NEWNET) || dup2(tap, number) < 0)
+		die("setns");
+	if (tap != number)
+		close(tap);
+	execvp(command[0], command);
+	die(command[0]);
+}
+
+static void relay(int guest, int other)
+{
+	struct pollfd ends[2] = { { guest, POLLIN, 0 }, { other, POLLIN, 0 } };
+
+	while (poll(ends, 2, -1) > 0 && !((ends[0].revents | ends[1].revents) & (POLLERR | POLLNVAL)))
+		for (int from = 0; from < 2; from++)
+			for (int i = 0; i < BATCH && ends[from].revents & POLLIN; i++) {
+				ssize_t size = read(ends[from].fd, buffer, sizeof buffer);
+				if (size <= 0 || write(ends[!from].fd, buffer, (size_t)size) < 0)
+					break;
+			}
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "", *host = argc > 2 ? argv[2] : "";
@@ -395,6 +458,12 @@ int main(int argc, char **argv)
 		printf("{\"sent\": %ld}\n", flood(fd, (size_t)number, atof(argv[5]), atof(argv[6])));
 	} else if (argc == 7 && !strcmp(verb, "pull"))
 		pull(host, port, (size_t)number, atof(argv[5]), atof(argv[6]));
+	else if (argc > 5 && !strcmp(verb, "tap"))
+		with_tap(argv[2], argv[3], (int)number, argv + 5);
+	else if (argc == 4 && !strcmp(verb, "relay"))
+		relay(server_port, open_tap(argv[3], 0));
+	else if (argc == 4 && !strcmp(verb, "bare"))
+		relay(server_port, open_tap(argv[3], 1));
 	else {
 		fprintf(stderr, "usage: probe VERB ARGUMENTS (the head of probe.c lists them)\n");
 		return 2;

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.lab import BenchError, Lab, Place, stop
 from benchmarks.peers import Peer
+from benchmarks.rows import NAMESPACE
 from benchmarks.session import Session
 
 Record = Callable[[str, float], None]
@@ -34,7 +35,7 @@ class Case:
     """One measurement. `mtu` None: the engine's own default. `keys` are the rows it fills, all lost if it fails.
 
     `measure` gets a session; or, for a case that starts engines itself (`fresh`), the peer. `brief`: so short that one
-    sample says little, more are taken. `machine`: for the peers whose guest is a virtual machine, and for no other."""
+    sample says little, more are taken. `kind`: for the peers whose guests are of this kind, and for no other."""
 
     groups: frozenset[str]
     keys: tuple[str, ...]
@@ -42,7 +43,7 @@ class Case:
     measure: Callable[[Bench, Session, Record], None] | None = None
     fresh: Callable[[Bench, Peer, Record], None] | None = None
     brief: bool = False
-    machine: bool = False
+    kind: str = NAMESPACE
 
 
 def iperf(bench: Bench, client: Place, server: Place, host: str, port: int, *options: str) -> tuple[float, int]:

@@ -16,6 +16,10 @@ from benchmarks.rows import (
     BEST,
     BEST_OWN_MTU,
     COMPILED,
+    FILTER_DATAGRAMS,
+    FILTER_FAITHFUL,
+    FILTER_PLAIN,
+    FILTER_RELAY,
     GROUP_TITLES,
     NATIVE,
     OTHERS,
@@ -29,6 +33,7 @@ from benchmarks.rows import (
     VM_USER,
     Goal,
     Row,
+    filter_column,
 )
 
 
@@ -53,7 +58,7 @@ def format_value(value: float | None, unit: str) -> str:
     """A number with three or four significant digits, as fits the unit; "-" for None."""
     if value is None:
         return "-"
-    if unit in ("per s", "packets/s") or value >= 1000:
+    if unit in ("per s", "packets/s", "frames/s") or value >= 1000:
         return f"{value:,.0f}"
     if value >= 100:
         return f"{value:.0f}"
@@ -138,12 +143,32 @@ MACHINES = Layout(
         "dgram / passt": over(VM_DGRAM, VM_PASST),
     },
 )
-COLUMNS = (*NAMESPACES.peers, *MACHINES.peers)
+MANY, FEW, NONE = (filter_column(count) for count in (10000, 100, 0))
+FAITHFUL_MANY, FAITHFUL_NONE = (filter_column(count, FILTER_FAITHFUL) for count in (10000, 0))
+BRIDGES = Layout(
+    {
+        FILTER_PLAIN: "no filter, veth",
+        FILTER_RELAY: "relay in C",
+        NONE: "no rules",
+        FEW: "100 rules",
+        MANY: "10,000 rules",
+        filter_column(100, FILTER_DATAGRAMS): "100 rules, datagrams",
+        FAITHFUL_NONE: "faithful",
+        FAITHFUL_MANY: "faithful, 10,000",
+    },
+    {
+        "10,000 / 100": over(MANY, FEW),
+        "100 / relay": over(FEW, FILTER_RELAY),
+        "faithful, 10,000 / none": over(FAITHFUL_MANY, FAITHFUL_NONE),
+    },
+)
+LAYOUTS = {"vm": MACHINES, "filter": BRIDGES}
+COLUMNS = (*NAMESPACES.peers, *MACHINES.peers, *BRIDGES.peers)
 
 
 def layout_of(group: str) -> Layout:
     """The columns of a group."""
-    return MACHINES if group == "vm" else NAMESPACES
+    return LAYOUTS.get(group, NAMESPACES)
 
 
 def reference(row: Row, goal: Goal, results: Results) -> float | None:

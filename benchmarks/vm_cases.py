@@ -11,7 +11,7 @@ from functools import partial
 
 from benchmarks import processes
 from benchmarks.forwarding import published_bulk, published_datagrams, published_latency
-from benchmarks.rows import DIRECTIONS, MTUS, tcp_key, vm_key
+from benchmarks.rows import DIRECTIONS, MACHINE, MTUS, tcp_key, vm_key
 from benchmarks.sampling import Bench, Case, Record
 from benchmarks.session import ECHO_PORT, Session
 from benchmarks.transfers import datagrams, tcp_bulk
@@ -50,7 +50,7 @@ def vm_cases() -> list[Case]:
 
     def add(measure: Measure, names: dict[str, str], mtu: int = MTUS[-1]) -> None:
         keys = tuple(vm_key(name) for name in names.values() if not name.endswith(".loss"))
-        cases.append(Case(frozenset({"vm"}), keys, None, partial(in_machine, measure, mtu, names), machine=True))
+        cases.append(Case(frozenset({"vm"}), keys, None, partial(in_machine, measure, mtu, names), kind=MACHINE))
 
     def same(*keys: str) -> dict[str, str]:
         return {key: key for key in keys}

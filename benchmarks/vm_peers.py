@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from benchmarks.lab import ROUTER_V4, TAG, BenchError, Lab, poll_until
 from benchmarks.peers import Bucatini, next_ports, package_version
-from benchmarks.rows import VM_DGRAM, VM_PASST, VM_STREAM, VM_USER
+from benchmarks.rows import MACHINE, VM_DGRAM, VM_PASST, VM_STREAM, VM_USER
 from benchmarks.session import ECHO_PORT, START_SECONDS, Session, last_output
 from benchmarks.vm_guest import MAC, Machine, MachineSession
 from benchmarks.vm_image import Image
@@ -32,7 +32,7 @@ class MachinePeer:
     name = ""
     title = ""
     default_mtu: int | None = None
-    machine = True
+    kind = MACHINE
     gateway: ClassVar[dict[int, str]] = {}
     image: ClassVar[Image | None] = None
     problem: ClassVar[str | None] = None
