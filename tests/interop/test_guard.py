@@ -110,7 +110,7 @@ class Watched:
 
     def drops(self, reason: str) -> int:
         """Frames told as dropped for `reason`."""
-        lines = [json.loads(line) for line in self.events.read_text().splitlines()]
+        lines = [json.loads(line) for line in self.events.read_text().split("\n")[:-1]]
         return sum(line["times"] for line in lines if line.get("reason") == reason and line["event"] == "frame-dropped")
 
 

@@ -319,13 +319,40 @@ def serve_leases6(lab: Lab) -> list[bytes]:
 
 
 def release_of_another(lab: Lab) -> list[bytes]:
+    return _release(lab, lab.victim.mac)
+
+
+def release_under_its_name(lab: Lab) -> list[bytes]:
+    """The same, from the attacker's own hardware address."""
+    return _release(lab, lab.attacker.mac)
+
+
+def _release(lab: Lab, mac: str) -> list[bytes]:
     victim = lab.victim
-    own = ("client_id", b"\x01" + bytes.fromhex(victim.mac.replace(":", "")))
     frame = dhcp(
-        lab, victim.mac, "release", ("server_id", lab.gateway4), own,
+        lab, mac, "release", ("server_id", lab.gateway4), client_name(victim.mac),
         ciaddr=victim.ipv4, source=lab.attacker.ipv4, destination=lab.gateway4,
     )  # fmt: skip
     return lab.send(frame)
+
+
+def take_lease(lab: Lab) -> list[bytes]:
+    """By the name that the victim has at its server."""
+    return lab.send(_in_its_name(lab, client_name(lab.victim.mac)))
+
+
+def take_lease_by_halves(lab: Lab) -> list[bytes]:
+    """The name twice: what puts the parts together reads another one than the server, which believes the first."""
+    return lab.send(_in_its_name(lab, client_name(lab.victim.mac), ("client_id", b"\0")))
+
+
+def _in_its_name(lab: Lab, *options: tuple[str, object]) -> Packet:
+    return dhcp(lab, lab.attacker.mac, "request", ("requested_addr", lab.victim.ipv4), *options)
+
+
+def client_name(mac: str) -> tuple[str, bytes]:
+    """The client identifier of most clients (RFC 2132 section 9.14)."""
+    return "client_id", b"\x01" + bytes.fromhex(mac.replace(":", ""))
 
 
 def has_lost_its_lease(lab: Lab) -> bool:
@@ -353,6 +380,17 @@ def requests(lab: Lab, *, hardware: bool, sender: bool) -> list[bytes]:
         frame[address_at : address_at + 4] = pool[number % len(pool)]
         frame[identity_at : identity_at + 6] = identity
         frames.append(bytes(frame))
+    return lab.send(*frames)
+
+
+def split_names(lab: Lab) -> list[bytes]:
+    """One name, cut in two wherever it can be: as many, for a server that believes the first part."""
+    whole = bytes(200)
+    frames = []
+    for cut in range(2, 190):
+        address = ("requested_addr", lab.pool[cut % len(lab.pool)])
+        names = ("client_id", whole[:cut]), ("client_id", whole[cut:])
+        frames.append(dhcp(lab, lab.attacker.mac, "request", address, *names))
     return lab.send(*frames)
 
 
@@ -502,6 +540,11 @@ ATTACKS: dict[str, Attack] = {
     "DHCP server": Attack(serve_leases, took_the_lease, "rogue-dhcp"),
     "DHCPv6 server": Attack(serve_leases6, is_heard, "rogue-dhcp"),
     "release of another's lease": Attack(release_of_another, has_lost_its_lease, "dhcp-spoof"),
+    "release under another's name": Attack(release_under_its_name, has_lost_its_lease, "dhcp-spoof", otherwise=None),
+    "lease under another's name": Attack(take_lease, has_lost_its_lease, "dhcp-spoof", otherwise=None),
+    "lease under another's name, in parts": Attack(
+        take_lease_by_halves, has_lost_its_lease, "dhcp-spoof", otherwise=None
+    ),
     "IPv4 source": Attack(spoof4, has_arrived, "source-not-guest"),
     "IPv6 source": Attack(spoof6, has_arrived, "source-not-guest"),
     "MAC address": Attack(spoof_mac, is_taken, "foreign-source-mac"),
@@ -523,4 +566,5 @@ ATTACKS: dict[str, Attack] = {
         lambda lab: requests(lab, hardware=False, sender=False), is_exhausted, "dhcp-starvation",
         KNOWN_IDENTITIES, None,  # the pool goes by MAC addresses: requests of one client
     ),
+    "starvation by a client identifier in parts": Attack(split_names, is_exhausted, "dhcp-spoof", otherwise=None),
 }  # fmt: skip

@@ -266,7 +266,7 @@ def serve(account: str, scenario: Scenario, config: Any, blueprint: Any, network
     from dataclasses import replace
 
     from bucatini.api.jobs import job_of
-    from bucatini.api.session import _settings
+    from bucatini.api.session import settings_of
     from bucatini.engine.build import Parts, Translator, raise_descriptor_limit
     from bucatini.links.tap import TapLink
     from bucatini.observe.observers import Observers
@@ -279,7 +279,7 @@ def serve(account: str, scenario: Scenario, config: Any, blueprint: Any, network
         link = LossyLink(link, scenario.loss, scenario.loss, scenario.seed)
     watcher = _Watcher()
     job = job_of(config, blueprint, network, Observers(ObserveSettings(quiet=True)))
-    stack = replace(_settings(job, network, tap), flow_limit=scenario.flow_limit)
+    stack = replace(settings_of(job, network, tap), flow_limit=scenario.flow_limit)
     parts = Parts(
         link,
         tap.offloads,

@@ -79,9 +79,13 @@ class Served(NamedTuple):
         """How many the engine has open."""
         return len(os.listdir(f"/proc/{self.guest.engine.pid}/fd"))
 
+    def _lines(self) -> list[str]:
+        """Events as written so far; the last line may be on its way."""
+        return self.events.read_text().split("\n")[:-1]
+
     def count(self, event: str) -> int:
         """How many events of a name there were."""
-        return sum(json.loads(line)["event"] == event for line in self.events.read_text().splitlines())
+        return sum(json.loads(line)["event"] == event for line in self._lines())
 
     def flows_left(self) -> int:
         """Flows that were opened and not closed yet: what the flow table holds."""
@@ -89,7 +93,7 @@ class Served(NamedTuple):
 
     def last_end(self, guest_port: int) -> str:
         """How the newest closed flow of a port of the guest ended; empty when there is none."""
-        for line in reversed(self.events.read_text().splitlines()):
+        for line in reversed(self._lines()):
             event = json.loads(line)
             if event["event"] == "flow-closed" and event["guest"].endswith(f":{guest_port}"):
                 return str(event["how"])

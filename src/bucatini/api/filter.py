@@ -120,7 +120,7 @@ def _set_up(config: FilterConfig, closing: contextlib.ExitStack) -> _SetUp:
     binding = Binding(config.mac, gateways, margin=MARGIN)
     for address in config.addresses:
         binding.bind(address)
-    live = LivePolicy(config.allow, config.block, gateways)
+    live = LivePolicy(config.allow, config.block, gateways, directions=not config.faithful)
     name = config.host_tap or f"bucatini{os.getpid()}"
     tap = _make_tap(name)
     closing.callback(os.close, tap)

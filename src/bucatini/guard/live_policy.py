@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from bucatini.base.errors import ConfigError
-from bucatini.guard.rule_grammar import Pattern, normalised, parse_rule, shown
+from bucatini.guard.rule_grammar import BARE, Pattern, normalised, parse_rule, shown
 from bucatini.guard.rules import RuleTable, isolates
 
 __all__ = ["MAX_LINE", "MAX_TARGETS", "LivePolicy", "PolicyError"]
@@ -70,6 +70,8 @@ class LivePolicy:
         block: Iterable[Pattern] = (),
         hosts: Iterable[bytes] = (),
         on_change: Callable[[RuleTable], None] | None = None,
+        *,
+        directions: bool = True,
     ) -> None:
         self.rules = RuleTable(allow, block, hosts)
         """Those in force."""
@@ -78,6 +80,8 @@ class LivePolicy:
         self.isolated = isolates(self.rules.allow)
         """Whether the bridge port is; decided once."""
         self.on_change = on_change
+        self._directions = directions
+        """Whether rules may say `in` or `out`."""
         self._methods: dict[str, Callable[[Any], dict[str, Any]]] = {
             "softnet.policy.get": self.get,
             "softnet.policy.set": self.set,
@@ -98,6 +102,8 @@ class LivePolicy:
     def set(self, params: Any) -> dict[str, Any]:
         """Change the policy, whole; what is then in force. Raises PolicyError, and nothing has changed."""
         revision, allow, block = _read(params)
+        if not self._directions and any(pattern.direction != BARE for pattern in (*allow, *block)):
+            raise PolicyError(INVALID_PARAMS, "allow, block: a faithful filter accepts no rules with in or out")
         is_same = (allow, block) == (self.rules.allow, self.rules.block)
         if revision == self.revision and not is_same:
             raise PolicyError(REVISION_CONFLICT, f"desiredRevision {shown(revision)}: it was another policy")

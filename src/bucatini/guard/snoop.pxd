@@ -8,8 +8,9 @@ from bucatini.guard.frame cimport Frame
 cdef class Snoop:
     cdef public Binding binding
     cdef public bint faithful
-    cdef public dict _awaited, _identities
+    cdef public dict _associations, _awaited, _identities
     cdef public double _lease_seconds
 
     cpdef long from_guest(self, Frame frame, double now) except? -1
+    cpdef long _from_client6(self, Frame frame, double now) except? -1
     cpdef to_guest(self, Frame frame, double now)

@@ -13,11 +13,19 @@ answer said. So a neighbour that can forge the server's address still cannot mak
 
 A server that goes by client identifiers (RFC 4361) gives one guest as many leases as it invents names. At most
 `MAXIMUM_IDENTITIES` are let pass in the time of a lease: firmware, boot loader, installer and system may each have one.
+Such a server also takes the lease from whom it was given to, when another guest says the same name. An identifier that
+is a MAC address (RFC 2132 section 9.14) must be the guest's own; a DUID is anybody's who knows it, and only a server
+that goes by MAC addresses alone (dnsmasq: `dhcp-ignore-clid`) is safe from that.
+
+Servers do not agree about an option that comes twice: RFC 3396 puts the parts together, dnsmasq and udhcpd believe the
+first. A request that says twice what decides it is two requests, one for us and one for the server, and does not pass;
+neither does one that goes on in the fields for file names, which no client needs.
 
 `faithful` learns as Softnet 0.19.0 does, for better or worse: only from what was sent to the guest's MAC, from the
 gateway's address, without regard to transaction, hardware address or server, and nothing from the guest.
 
-Does not decide what passes, except for identities, and has no clock. DHCPv6 and router advertisements teach it nothing.
+Does not decide what passes, except for identities, and has no clock. DHCPv6 and router advertisements teach it nothing;
+of DHCPv6 it counts the identity associations that a guest asks for (RFC 8415 section 12), `MAXIMUM_IDENTITIES` too.
 """
 
 from __future__ import annotations
@@ -26,13 +34,14 @@ from enum import IntEnum
 
 from bucatini.base.reasons import DropReason
 from bucatini.guard.binding import Binding
-from bucatini.guard.frame import DHCP_REQUEST, IPV4, SERVER, Frame
+from bucatini.guard.frame import DHCP_REQUEST, DHCPV6_REQUEST, IPV4, SERVER, Frame
 from bucatini.wire.dhcp import (
     ACK,
     BOOTREPLY,
     CLIENT_PORT,
     DECLINE,
     DISCOVER,
+    FIXED_LENGTH,
     NAK,
     RELEASE,
     REQUEST,
@@ -41,6 +50,7 @@ from bucatini.wire.dhcp import (
     DhcpOption,
     parse_dhcp,
 )
+from bucatini.wire.dhcpv6 import Dhcp6Option, parse_dhcpv6
 
 __all__ = ["Change", "Snoop"]
 
@@ -51,6 +61,20 @@ TRANSACTION_SECONDS = 120.0
 MAXIMUM_IDENTITIES = 4
 IDENTITY_SECONDS = 600.0
 """How long an identifier counts at least; longer when the last lease is longer."""
+
+ETHERNET = b"\x01"
+"""Type of a client identifier that is a MAC address."""
+PAD, OVERLOAD, END = 0, 52, 255
+DECISIVE = frozenset(
+    (
+        DhcpOption.REQUESTED_ADDRESS,
+        DhcpOption.MESSAGE_TYPE,
+        DhcpOption.SERVER_IDENTIFIER,
+        DhcpOption.CLIENT_IDENTIFIER,
+    )
+)
+
+ASSOCIATIONS = frozenset((Dhcp6Option.IA_NA, Dhcp6Option.IA_TA, Dhcp6Option.IA_PD))
 
 DHCP_SPOOF = int(DropReason.DHCP_SPOOF)
 DHCP_STARVATION = int(DropReason.DHCP_STARVATION)
@@ -71,7 +95,7 @@ class Change(IntEnum):
 class Snoop:
     """Watches one guest's DHCP, and is the only one that writes its binding's lease."""
 
-    __slots__ = ("_awaited", "_identities", "_lease_seconds", "binding", "faithful")
+    __slots__ = ("_associations", "_awaited", "_identities", "_lease_seconds", "binding", "faithful")
 
     def __init__(self, binding: Binding, faithful: bool = False) -> None:
         self.binding = binding
@@ -80,20 +104,30 @@ class Snoop:
         """Transactions and until when they may be answered, the oldest first."""
         self._identities: dict[bytes, float] = {}
         """Client identifiers seen and until when they count."""
+        self._associations: dict[bytes, float] = {}
+        """The same of DHCPv6: kind, number and client of each identity association."""
         self._lease_seconds = 0.0
 
     def from_guest(self, frame: Frame, now: float) -> int:
         """An admitted frame of the guest. Returns 0, or the reason why it must not pass after all."""
-        if frame.topic != DHCP_REQUEST or self.faithful:
+        if self.faithful:
             return 0
-        request = _message(frame)
-        if request is None:
+        if frame.topic == DHCPV6_REQUEST:
+            return self._from_client6(frame, now)
+        if frame.topic != DHCP_REQUEST:
+            return 0
+        data = _payload(frame)
+        request = parse_dhcp(data)
+        if request is None or (request.options and _is_ambiguous(data)):
             return DHCP_SPOOF
         kind = _kind(request)
+        identity = request.options.get(DhcpOption.CLIENT_IDENTIFIER, b"")
+        if len(identity) == 7 and identity[:1] == ETHERNET and identity[1:] != self.binding.mac:
+            return DHCP_SPOOF
         if kind in (RELEASE, DECLINE):
             self._give_back(request, kind)
             return 0
-        if not self._knows(request.options.get(DhcpOption.CLIENT_IDENTIFIER, b""), now):
+        if not _knows(self._identities, identity, now, self._lease_seconds):
             return DHCP_STARVATION
         if kind in (DISCOVER, REQUEST):  # DISCOVER: RFC 4039 lets the server answer it with an ACK
             self._await(request.xid, now)
@@ -120,15 +154,15 @@ class Snoop:
         if given == self.binding.leased:
             self.binding.clear()
 
-    def _knows(self, identity: bytes, now: float) -> bool:
-        """Whether the client identifier is one of the few that this guest may have."""
-        known = self._identities
-        for old in [each for each, until in known.items() if until <= now]:
-            del known[old]
-        if identity not in known and len(known) >= MAXIMUM_IDENTITIES:
-            return False
-        known[identity] = now + max(IDENTITY_SECONDS, self._lease_seconds)
-        return True
+    def _from_client6(self, frame: Frame, now: float) -> int:
+        request = parse_dhcpv6(_payload(frame)) if frame.udp_end else None
+        if request is None or sum(code == Dhcp6Option.CLIENT_IDENTIFIER for code, _ in request.options) > 1:
+            return DHCP_SPOOF
+        client = request.first(Dhcp6Option.CLIENT_IDENTIFIER) or b""
+        for code, data in request.options:
+            if code in ASSOCIATIONS and not _knows(self._associations, bytes((code,)) + data[:4] + client, now):
+                return DHCP_STARVATION
+        return 0
 
     def _await(self, xid: int, now: float) -> None:
         self._awaited.pop(xid, None)
@@ -175,9 +209,39 @@ class Snoop:
         return Change.RENEWED if before == answer.yiaddr else Change.LEASED
 
 
+def _knows(known: dict[bytes, float], identity: bytes, now: float, seconds: float = 0.0) -> bool:
+    """Whether an identity is one of the few that this guest may have; it counts for so long at least from now on."""
+    for old in [each for each, until in known.items() if until <= now]:
+        del known[old]
+    if identity not in known and len(known) >= MAXIMUM_IDENTITIES:
+        return False
+    known[identity] = now + max(IDENTITY_SECONDS, seconds)
+    return True
+
+
 def _message(frame: Frame) -> DhcpMessage | None:
+    return parse_dhcp(_payload(frame)) if frame.udp_end else None
+
+
+def _payload(frame: Frame) -> bytes:
     at = frame.ip.payload_at + 8
-    return parse_dhcp(frame.copy(at, frame.udp_end - at)) if frame.udp_end else None
+    return frame.copy(at, frame.udp_end - at)
+
+
+def _is_ambiguous(data: bytes) -> bool:
+    """Whether a message that can be parsed says twice what decides it, or may say more in fields that are not read by
+    all.
+    """
+    seen: set[int] = set()
+    at = FIXED_LENGTH + 4
+    while at + 1 < len(data) and data[at] != END:
+        code = data[at]
+        if code == OVERLOAD or code in seen:
+            return True
+        if code in DECISIVE:
+            seen.add(code)
+        at += 1 if code == PAD else 2 + data[at + 1]
+    return False
 
 
 def _kind(message: DhcpMessage) -> int:

@@ -5,8 +5,9 @@ broke says so there and then, and the next test gets a new one. A test file may 
 test with the parameters beside the engine, and what Debian's passt of March 2023 does instead. Those cases must fail
 there; ours has no such table. `HANGS` before the text skips the case instead.
 
-What repeats something else belongs to the slow tests: of root's guests, what does not depend on who the user is
-(reboots, large transfers, a second link of sockets); and the next guest on datagrams, who is like one after a reboot.
+What repeats something else belongs to the slow tests: Debian's passt, which does not change with us; of root's guests,
+what does not depend on who the user is (reboots, large transfers, every link but the stream); and the next guest on
+datagrams, who is like one after a reboot.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def repeats(item: pytest.Function, combination: Combination) -> bool:
     """Whether it is one of the slow tests, see the module."""
+    if combination.kind == "debian":
+        return True
     if combination.user == "root":
         is_large = "big" in item.callspec.params.values() or item.path.stem == "test_vm_life"
-        return is_large or combination.link == "dgram"
+        return is_large or combination.link != "stream"
     return item.originalname == "test_next_guest" and combination.link == "dgram"
 
 

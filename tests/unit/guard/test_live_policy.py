@@ -281,3 +281,10 @@ class TestRequests:
 
     def test_space_and_a_carriage_return_are_json(self) -> None:
         assert "result" in json.loads(policy().answer(b' {"jsonrpc":"2.0", "id":1,"method":"softnet.policy.get"}\r'))
+
+
+def test_a_faithful_filter_takes_no_directions() -> None:
+    live = LivePolicy([parse_rule("10.0.0.0/8")], directions=False)
+    assert code(change(live, allow=["out 10.0.0.0/8"])) == INVALID_PARAMS
+    assert ask(live)["result"]["allow"] == ["10.0.0.0/8"]
+    assert change(live, allow=["10.1.0.0/16:80"])["result"]["allow"] == ["10.1.0.0/16:80"]
