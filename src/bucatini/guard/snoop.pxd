@@ -12,5 +12,4 @@ cdef class Snoop:
     cdef public double _lease_seconds
 
     cpdef long from_guest(self, Frame frame, double now) except? -1
-    cpdef long _from_client6(self, Frame frame, double now) except? -1
     cpdef to_guest(self, Frame frame, double now)
