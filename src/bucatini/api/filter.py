@@ -20,7 +20,7 @@ from bucatini.base.address import text
 from bucatini.base.errors import ConfigError, HostError
 from bucatini.host.bridge import Bridge, allow_forwarding, find_bridge, plug
 from bucatini.host.nftables import Table, expose, host_only, masquerade
-from bucatini.host.privileges import drop_to, limit_capabilities
+from bucatini.host.privileges import drop_to, find_group, find_user, limit_capabilities
 from bucatini.host.tap import Offloads, open_tap
 
 if TYPE_CHECKING:
@@ -90,21 +90,9 @@ def _identity(config: FilterConfig) -> tuple[int, int]:
     """User and group to become: those that were named, else who really started us. Raises ConfigError."""
     user, group = os.getuid(), os.getgid()
     if config.user is not None:
-        import pwd
-
-        try:
-            known = pwd.getpwuid(int(config.user)) if config.user.isdecimal() else pwd.getpwnam(config.user)
-        except (KeyError, ValueError, OverflowError):
-            raise ConfigError(f"--user {config.user!r}: must be a user of this host") from None
-        user, group = known.pw_uid, known.pw_gid
+        user, group = find_user("--user", config.user)
     if config.group is not None:
-        import grp
-
-        try:
-            found = grp.getgrgid(int(config.group)) if config.group.isdecimal() else grp.getgrnam(config.group)
-        except (KeyError, ValueError, OverflowError):
-            raise ConfigError(f"--group {config.group!r}: must be a group of this host") from None
-        group = found.gr_gid
+        group = find_group("--group", config.group)
     return user, group
 
 

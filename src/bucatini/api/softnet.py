@@ -126,26 +126,15 @@ def release_descriptor(number: int) -> None:
 
 def identity(config: SoftnetConfig) -> tuple[int, int] | None:
     """User and group to become; None: stay. Raises ConfigError for names nobody has, HostError without the right."""
-    import grp
-    import pwd
-
     if os.geteuid() != 0 and config.user is None and config.group is None:
         return None
     user, group = os.getuid(), os.getgid()
     if config.user is not None:
-        try:
-            entry = pwd.getpwuid(int(config.user)) if config.user.isdecimal() else pwd.getpwnam(config.user)
-        except (KeyError, OverflowError):
-            raise ConfigError(f"--user {config.user!r}: there is no such user") from None
-        user, group = entry.pw_uid, entry.pw_gid
+        user, group = privileges.find_user("--user", config.user)
     elif user == 0 and privileges.is_real_root():
         user, group = privileges.nobody()
     if config.group is not None:
-        try:
-            named = grp.getgrgid(int(config.group)) if config.group.isdecimal() else grp.getgrnam(config.group)
-        except (KeyError, OverflowError):
-            raise ConfigError(f"--group {config.group!r}: there is no such group") from None
-        group = named.gr_gid
+        group = privileges.find_group("--group", config.group)
     if user == os.geteuid() and (config.group is None or group == os.getegid()):
         return None
     if os.geteuid() != 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["EGRESS", "INGRESS", "Request", "Verdict"]
+__all__ = ["EGRESS", "INGRESS", "NO_ADDRESS", "NO_PORT", "Request", "Verdict"]
 
 EGRESS = "egress"
 """From the guest to the network."""
@@ -29,3 +29,8 @@ class Verdict(NamedTuple):
 
     allow: bool
     rule: str
+
+
+NO_ADDRESS = Verdict(False, "invalid: unspecified address")
+NO_PORT = Verdict(False, "invalid: port 0")
+"""What every policy says of flows that cannot be."""

@@ -38,12 +38,9 @@ examples:
 
 def main(words: Sequence[str]) -> int:
     """Filter as `words` say and return the exit status. Raises ConfigError and HostError before the guest is heard."""
-    parsed = options.parse(make_parser(), words)
-    if parsed is None:
+    arguments = options.parse_machine(make_parser(), words)
+    if arguments is None:
         return 0
-    arguments, rest = parsed
-    if rest:
-        raise ConfigError(f"unexpected argument {rest[0]!r}; a virtual machine is started by its hypervisor")
     from bucatini.config.filter import filter_config
 
     config = filter_config(arguments)

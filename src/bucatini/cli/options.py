@@ -56,6 +56,17 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argpar
     return arguments, rest
 
 
+def parse_machine(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace | None:
+    """The same for a verb that serves virtual machines: there are no words after the options."""
+    parsed = parse(parser, words)
+    if parsed is None:
+        return None
+    arguments, rest = parsed
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r}; a virtual machine is started by its hypervisor")
+    return arguments
+
+
 def add_guest_options(
     parser: argparse.ArgumentParser,
     *,

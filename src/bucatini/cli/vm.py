@@ -45,12 +45,9 @@ examples:
 
 def main(words: Sequence[str]) -> int:
     """Serve what `words` name and return the exit status. Raises ConfigError and HostError before a guest can come."""
-    parsed = options.parse(make_parser(), words)
-    if parsed is None:
+    arguments = options.parse_machine(make_parser(), words)
+    if arguments is None:
         return 0
-    arguments, rest = parsed
-    if rest:
-        raise ConfigError(f"unexpected argument {rest[0]!r}; a virtual machine is started by its hypervisor")
     from bucatini.config.arguments import vm_config
 
     config = vm_config(arguments)

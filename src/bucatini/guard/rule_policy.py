@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bucatini.base.verdict import INGRESS, Request, Verdict
+from bucatini.base.verdict import INGRESS, NO_ADDRESS, NO_PORT, Request, Verdict
 from bucatini.guard.live_policy import LivePolicy
 from bucatini.guard.reach import is_public, readings
 from bucatini.guard.rules import Rule
@@ -33,8 +33,6 @@ __all__ = ["RulePolicy"]
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 DNS_PORT = 53
 
-NO_PORT = Verdict(False, "invalid: port 0")
-NO_ADDRESS = Verdict(False, "invalid: unspecified address")
 EXPOSED = Verdict(True, "--expose")
 PUBLIC = Verdict(True, "softnet: public")
 DNS = Verdict(True, "softnet: dns")

@@ -23,17 +23,15 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from bucatini.base.errors import ConfigError, HostError
-from bucatini.host.netlink import Netlink
+from bucatini.host.netlink import Netlink, attribute, attributes
 
 __all__ = ["Bridge", "allow_forwarding", "find_bridge", "plug"]
 
 _LINK = struct.Struct("=BxHiII")  # family, device type, index, flags, change
 _NEIGHBOR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
-_ATTRIBUTE = struct.Struct("=HH")
 _NEWLINK, _SETLINK = 16, 19
 _NEWNEIGH, _GETNEIGH = 28, 30
 _CREATE, _REPLACE = 0x400, 0x100
@@ -160,14 +158,14 @@ class _PortNetlink(Netlink):
     """What rtnetlink has for bridges."""
 
     def enslave(self, index: int, bridge: int) -> None:
-        self._change(_NEWLINK, 0, _link(socket.AF_UNSPEC, index) + _attribute(_IFLA_MASTER, struct.pack("=I", bridge)))
+        self._change(_NEWLINK, 0, _link(socket.AF_UNSPEC, index) + attribute(_IFLA_MASTER, struct.pack("=I", bridge)))
 
     def forgo_link_local(self, index: int) -> None:
         """No IPv6 address comes with the interface being up; nothing happens where the kernel has no IPv6."""
-        mode = _attribute(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))
-        family = _attribute(_NESTED | socket.AF_INET6, mode)
+        mode = attribute(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))
+        family = attribute(_NESTED | socket.AF_INET6, mode)
         with contextlib.suppress(OSError):
-            self._change(_NEWLINK, 0, _link(socket.AF_UNSPEC, index) + _attribute(_NESTED | _IFLA_AF_SPEC, family))
+            self._change(_NEWLINK, 0, _link(socket.AF_UNSPEC, index) + attribute(_NESTED | _IFLA_AF_SPEC, family))
 
     def set_port(self, index: int, isolated: bool) -> None:
         flags = {
@@ -178,19 +176,19 @@ class _PortNetlink(Netlink):
             _PORT_BROADCAST_FLOOD: True,
             _PORT_ISOLATED: isolated,
         }
-        body = b"".join(_attribute(kind, bytes([on])) for kind, on in flags.items())
-        self._change(_SETLINK, 0, _link(socket.AF_BRIDGE, index) + _attribute(_NESTED | _IFLA_PROTINFO, body))
+        body = b"".join(attribute(kind, bytes([on])) for kind, on in flags.items())
+        self._change(_SETLINK, 0, _link(socket.AF_BRIDGE, index) + attribute(_NESTED | _IFLA_PROTINFO, body))
 
     def bind(self, index: int, mac: bytes) -> None:
         """`mac` is at this port and nowhere else. Not NUD_PERMANENT, which would mean the host's own."""
         body = _NEIGHBOR.pack(socket.AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER | _NTF_STICKY, 0)
-        self._change(_NEWNEIGH, _CREATE | _REPLACE, body + _attribute(_NDA_LLADDR, mac))
+        self._change(_NEWNEIGH, _CREATE | _REPLACE, body + attribute(_NDA_LLADDR, mac))
 
     def is_taken(self, bridge: int, mac: bytes) -> bool:
         """Whether the bridge was told where `mac` is; what it learned does not count."""
         for body in self._dump(_GETNEIGH, _link(socket.AF_BRIDGE, 0)):
             state = _NEIGHBOR.unpack_from(body)[2]
-            fields = dict(_attributes(body))
+            fields = attributes(body, _NEIGHBOR.size)
             is_there = fields.get(_NDA_MASTER) == struct.pack("=I", bridge) and fields.get(_NDA_LLADDR) == mac
             if is_there and state & (_NUD_NOARP | _NUD_PERMANENT):
                 return True
@@ -199,18 +197,3 @@ class _PortNetlink(Netlink):
 
 def _link(family: int, index: int) -> bytes:
     return _LINK.pack(family, 0, index, 0, 0)
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def _attributes(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Of a neighbour message."""
-    at = _NEIGHBOR.size
-    while at + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, at)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind, body[at + _ATTRIBUTE.size : at + length]
-        at += (length + 3) & ~3

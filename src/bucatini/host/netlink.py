@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 
 from bucatini.base.address import family_of
 
-__all__ = ["Address", "Link", "Netlink", "RouteEntry"]
+__all__ = ["Address", "Link", "Netlink", "RouteEntry", "attribute", "attributes"]
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # family, device type, index, flags, change
@@ -100,7 +100,7 @@ class Netlink:
         found = []
         for body in self._dump(_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
             _, _, index, _, _ = _LINK.unpack_from(body)
-            fields = _attributes(body, _LINK.size)
+            fields = attributes(body, _LINK.size)
             name = fields[_IFLA_IFNAME].rstrip(b"\0").decode(errors="replace")
             found.append(Link(index, name, _number(fields[_IFLA_MTU])))
         return found
@@ -110,7 +110,7 @@ class Netlink:
         found = []
         for body in self._dump(_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
             _, prefix_length, short_flags, scope, index = _ADDRESS.unpack_from(body)
-            fields = _attributes(body, _ADDRESS.size)
+            fields = attributes(body, _ADDRESS.size)
             # On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL is always ours when present.
             local = fields.get(_IFA_LOCAL) or fields.get(_IFA_ADDRESS, b"")
             flags = _number(fields[_IFA_FLAGS]) if _IFA_FLAGS in fields else short_flags
@@ -123,7 +123,7 @@ class Netlink:
         request = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         for body in self._dump(_GETROUTE, request):
             got_family, prefix_length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
-            fields = _attributes(body, _ROUTE.size)
+            fields = attributes(body, _ROUTE.size)
             table = _number(fields[_RTA_TABLE]) if _RTA_TABLE in fields else table
             if got_family != family or table != _TABLE_MAIN or kind != _TYPE_UNICAST:
                 continue
@@ -138,9 +138,9 @@ class Netlink:
         """Change what is given of the interface's MAC, MTU (bytes) and queue (frames), or bring it up."""
         flags = _IFF_UP if up else 0
         body = _LINK.pack(socket.AF_UNSPEC, 0, index, flags, flags)
-        body += _attribute(_IFLA_ADDRESS, mac) if mac else b""
-        body += _attribute(_IFLA_MTU, struct.pack("=I", mtu)) if mtu else b""
-        body += _attribute(_IFLA_TXQLEN, struct.pack("=I", transmit_queue)) if transmit_queue else b""
+        body += attribute(_IFLA_ADDRESS, mac) if mac else b""
+        body += attribute(_IFLA_MTU, struct.pack("=I", mtu)) if mtu else b""
+        body += attribute(_IFLA_TXQLEN, struct.pack("=I", transmit_queue)) if transmit_queue else b""
         self._change(_NEWLINK, 0, body)
 
     def add_address(self, index: int, address: bytes, prefix_length: int) -> None:
@@ -189,16 +189,16 @@ class Netlink:
 
 def _address_body(index: int, address: bytes, prefix_length: int) -> bytes:
     body = _ADDRESS.pack(family_of(address), prefix_length, 0, _SCOPE_UNIVERSE, index)
-    body += _attribute(_IFA_LOCAL, address) + _attribute(_IFA_ADDRESS, address)
-    return body + (_attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD)) if len(address) == 16 else b"")
+    body += attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
+    return body + (attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD)) if len(address) == 16 else b"")
 
 
 def _route_body(index: int, destination: bytes, prefix_length: int, gateway: bytes | None, scope: int) -> bytes:
     family = family_of(destination)
     body = _ROUTE.pack(family, prefix_length, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, scope, _TYPE_UNICAST, 0)
-    body += _attribute(_RTA_DST, destination) if prefix_length else b""
-    body += _attribute(_RTA_OIF, struct.pack("=I", index))
-    return body + (_attribute(_RTA_GATEWAY, gateway) if gateway is not None else b"")
+    body += attribute(_RTA_DST, destination) if prefix_length else b""
+    body += attribute(_RTA_OIF, struct.pack("=I", index))
+    return body + (attribute(_RTA_GATEWAY, gateway) if gateway is not None else b"")
 
 
 def _messages(batch: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -211,7 +211,8 @@ def _messages(batch: bytes) -> Iterator[tuple[int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
+def attributes(body: bytes, offset: int) -> dict[int, bytes]:
+    """The attributes in a message from `offset` on, by type without its flags, the last of each (netlink(7))."""
     fields = {}
     while offset + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
@@ -222,7 +223,8 @@ def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
     return fields
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded to 4 bytes."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
@@ -231,7 +233,7 @@ def _next_hop(fields: dict[int, bytes]) -> tuple[int, bytes | None]:
     hops = fields.get(_RTA_MULTIPATH)
     if hops is not None and len(hops) >= _NEXT_HOP.size:
         length, _, _, index = _NEXT_HOP.unpack_from(hops)
-        return index, _attributes(hops[:length], _NEXT_HOP.size).get(_RTA_GATEWAY)
+        return index, attributes(hops[:length], _NEXT_HOP.size).get(_RTA_GATEWAY)
     return _number(fields[_RTA_OIF]) if _RTA_OIF in fields else 0, fields.get(_RTA_GATEWAY)
 
 

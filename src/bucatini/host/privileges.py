@@ -25,6 +25,8 @@ __all__ = [
     "CAP_SYS_ADMIN",
     "CAP_SYS_PTRACE",
     "drop_to",
+    "find_group",
+    "find_user",
     "is_real_root",
     "limit_capabilities",
     "nobody",
@@ -76,6 +78,28 @@ def parse_user(value: str) -> tuple[int, int]:
     if entry.pw_uid == 0:
         raise ConfigError(f"--runas {value!r}: user {user!r} is root; {_ACCEPTED} of another user")
     return entry.pw_uid, _group(group, value) if colon else entry.pw_gid
+
+
+def find_user(option: str, value: str) -> tuple[int, int]:
+    """The number and the primary group of a user that this host has, by name or number. Raises ConfigError."""
+    import pwd
+
+    try:
+        entry = pwd.getpwuid(int(value)) if value.isdecimal() else pwd.getpwnam(value)
+    except (KeyError, ValueError, OverflowError):
+        raise ConfigError(f"{option} {value!r}: must be a user of this host, a name or a number") from None
+    return entry.pw_uid, entry.pw_gid
+
+
+def find_group(option: str, value: str) -> int:
+    """The number of a group that this host has, by name or number. Raises ConfigError."""
+    import grp
+
+    try:
+        entry = grp.getgrgid(int(value)) if value.isdecimal() else grp.getgrnam(value)
+    except (KeyError, ValueError, OverflowError):
+        raise ConfigError(f"{option} {value!r}: must be a group of this host, a name or a number") from None
+    return entry.gr_gid
 
 
 def is_real_root() -> bool:

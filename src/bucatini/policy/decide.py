@@ -30,7 +30,7 @@ from collections.abc import Iterable
 
 from bucatini.base.address import Endpoint, text, unmap
 from bucatini.base.prefix import Prefix, PrefixTable
-from bucatini.base.verdict import INGRESS, Request, Verdict
+from bucatini.base.verdict import INGRESS, NO_ADDRESS, NO_PORT, Request, Verdict
 from bucatini.policy.groups import Block, find_block, readings
 from bucatini.policy.rules import Rule
 
@@ -42,8 +42,6 @@ _TCP, _UDP = 6, 17
 _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"}
 _DNS_PORT = 53
 _UNSPECIFIED = (bytes(4), bytes(16))
-_NO_ADDRESS = Verdict(False, "invalid: unspecified address")
-_NO_PORT = Verdict(False, "invalid: port 0")
 _PUBLISHED = Verdict(True, "--publish")
 _PUBLIC = Verdict(True, "policy public")
 _OPEN = Verdict(True, "policy open")
@@ -113,9 +111,9 @@ class Policy:
 
     def _judge_one(self, address: bytes, block: Block, request: Request) -> Verdict:
         if request.port == 0 and (request.protocol == _TCP or request.protocol == _UDP):
-            return _NO_PORT
+            return NO_PORT
         if address in _UNSPECIFIED:
-            return _NO_ADDRESS
+            return NO_ADDRESS
         rule = self._rule(address, block)
         if request.direction == INGRESS:
             return _PUBLISHED if rule is None else rule[1]
