@@ -142,6 +142,7 @@ def test_names_of_a_command_that_mirrors_the_host(moving: FakeHost) -> None:
     with moving.guest("--mirror-host", "--allow", "host") as guest, moving.net.listen("127.0.0.1", 8000) as server:
         move(moving)
         eventually(lambda: NEW_HOST4 in guest.net.run("ip", "-brief", "address", "show", "eth0").stdout)
+        eventually(lambda: "default" in guest.net.run("ip", "route").stdout)  # it is set behind the address
         with guest.net.bound("0.0.0.0", timeout=3) as asker:
             asker.sendto(b"\x12\x34\1\0\0\1\0\0\0\0\0\0\4host\x08bucatini\x08internal\0\0\1\0\1", (WORLD4, 53))
             answer = asker.recv(600)
