@@ -92,11 +92,14 @@ class Served(NamedTuple):
         return self.count("flow-opened") - self.count("flow-closed")
 
     def last_end(self, guest_port: int) -> str:
-        """How the newest closed flow of a port of the guest ended; empty when there is none."""
+        """How the newest flow of a port of the guest ended; empty as long as it goes on, or when there is none.
+
+        Ports come again: a closed flow before the one that is open now is somebody else's.
+        """
         for line in reversed(self._lines()):
             event = json.loads(line)
-            if event["event"] == "flow-closed" and event["guest"].endswith(f":{guest_port}"):
-                return str(event["how"])
+            if event["event"] in ("flow-opened", "flow-closed") and event["guest"].endswith(f":{guest_port}"):
+                return str(event.get("how", ""))
         return ""
 
 
