@@ -14,8 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from support.bridged import EMPTY, HOST, HOST6, MAC, NAME_ADDRESS, OTHER_MAC, SHORT_LEASE, BridgedHost, Guest, Neighbour
-from support.fakehost import HOST4, PRIVATE4, PUBLIC4, WORLD4, FakeHost, guest_python
+from support.bridged import (
+    EMPTY,
+    HOST,
+    HOST6,
+    LEASED6,
+    MAC,
+    NAME_ADDRESS,
+    OTHER_MAC,
+    SHORT_LEASE,
+    BridgedHost,
+    Guest,
+    Neighbour,
+)
+from support.fakehost import HOST4, PRIVATE4, PUBLIC4, PUBLIC6, WORLD4, FakeHost, guest_python
+from support.fakehost import HOST6 as OUTSIDE6
 from support.guests import PATIENCE, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("filter")]
@@ -128,6 +141,32 @@ def test_ipv6(place: BridgedHost) -> None:
         guest.net.ip("addr add fd55::7/64 dev eth0 nodad\naddr add fd55::8/64 dev eth0 nodad\n")
         assert guest.reaches(HOST6["br0"], source="fd55::7")
         assert not guest.reaches(HOST6["br0"], seconds=0.3, source="fd55::8")
+
+
+def test_ipv6_of_its_own_making(place: BridgedHost) -> None:
+    """A prefix that the bridge announces: the address that the MAC makes in it reaches the world, no other does."""
+    with place.guest(dhcp=False) as guest:
+        own = f"{HOST6['br0'][:-1]}ff:fe00:7"
+        eventually(lambda: own in guest.addresses6("fd55::"))
+        assert guest.talks_to(PUBLIC6, place.host.world) == OUTSIDE6
+        assert guest.talks_to(HOST6["br0"], place.net) == own
+        guest.net.ip("addr add fd55::8/64 dev eth0 nodad\n")
+        assert not guest.reaches(HOST6["br0"], seconds=0.3, source="fd55::8")
+
+
+def test_ipv6_lease(place: BridgedHost) -> None:
+    """Given by dnsmasq to dhclient; given back, it is nobody's, even when the guest keeps it."""
+    with place.guest("-v", dhcp=False) as guest:
+        guest.dhcp6()
+        (leased,) = guest.addresses6(LEASED6)
+        assert guest.reaches(HOST6["br0"], source=leased)
+        guest.dhcp6("-r")
+        guest.net.ip(f"addr add {leased}/64 dev eth0 nodad\n")
+        assert not guest.reaches(HOST6["br0"], seconds=0.3, source=leased)
+        guest.dhcp6()
+        assert guest.reaches(HOST6["br0"], source=leased)
+        guest.end()
+        assert "source-not-guest" in guest.stderr
 
 
 def test_host_only(place: BridgedHost) -> None:

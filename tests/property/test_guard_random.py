@@ -244,4 +244,4 @@ def test_snooping_never_raises_and_stays_small(faithful: bool, script: list[tupl
             change = snoop.to_guest(view, float(turn))
             assert (bound.revision != before) == (change != 0)
     assert len(snoop._awaited) <= 8
-    assert len(snoop._identities) <= 4
+    assert len(snoop._identities._known) <= 4

@@ -1,6 +1,7 @@
 """A fake host with bridges of its own, DHCP servers that are not ours on them, and guests behind `bucatini filter`.
 
-`br0` has dnsmasq, which gives leases of two minutes at least; `br1` has busybox's udhcpd, whose leases are over in
+`br0` has dnsmasq, which gives leases of two minutes at least and announces itself as an IPv6 router, for addresses of
+the guests' own making and of its giving; `br1` has busybox's udhcpd, whose leases are over in
 seconds. A guest is a namespace whose `eth0` is a TAP: the engine inherits its descriptor, or, with `Pump`, one end of a
 pair of datagram sockets. Its DHCP client is udhcpc, which writes down what happens to it.
 """
@@ -27,6 +28,8 @@ from support.guests import PATIENCE, eventually
 
 HOST = {"br0": "10.55.0.1", "br1": "10.56.0.1"}
 HOST6 = {"br0": "fd55::1", "br1": "fd56::1"}
+LEASED6 = "fd55::1:"
+"""How the addresses begin that dnsmasq leases."""
 EMPTY = "br9"
 """A bridge without address."""
 MAC = "02:00:00:00:00:07"
@@ -43,6 +46,14 @@ bound|renew)
     ip route replace default via "$router" dev "$interface" ;;
 esac
 echo "$1 $ip" >> "{log}"
+"""
+
+DHCLIENT_SCRIPT = """#!/bin/sh
+case "$reason" in
+BOUND6|RENEW6|REBIND6) ip -6 addr replace "$new_ip6_address/64" dev "$interface" nodad ;;
+RELEASE6|EXPIRE6) ip -6 addr del "$old_ip6_address/64" dev "$interface" ;;
+esac
+exit 0
 """
 
 UDHCPD = """start 10.56.0.10
@@ -72,10 +83,13 @@ class BridgedHost:
                 f"addr add {HOST6[bridge]}/64 dev {bridge} nodad\nlink set {bridge} up\n"
             )
         self.net.ip(f"link add {EMPTY} type bridge\n")
+        with self.net.entered():
+            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
         self._serve(
             "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--no-ping",
             "--user=root", "--pid-file=", "--bind-interfaces", "--interface=br0", "--except-interface=lo",
-            "--dhcp-range=10.55.0.10,10.55.0.99,255.255.255.0,120s", f"--address=/{NAME}/{NAME_ADDRESS}",
+            "--dhcp-range=10.55.0.10,10.55.0.99,255.255.255.0,120s",
+            "--enable-ra", f"--dhcp-range={LEASED6}10,{LEASED6}99,slaac,64,120s", f"--address=/{NAME}/{NAME_ADDRESS}",
             f"--dhcp-leasefile={self.folder}/dnsmasq.leases", "--log-facility=-", "--dhcp-authoritative",
         )  # fmt: skip
         (self.folder / "udhcpd.leases").touch()
@@ -190,6 +204,24 @@ class Guest:
     def forget(self) -> None:
         self._log.write_text("")
 
+    def addresses6(self, begin: str) -> list[str]:
+        """Addresses of eth0 that begin so and may be used."""
+        words = self.net.run("ip", "-6", "-o", "addr", "show", "eth0", "-tentative").stdout.split()
+        return [word.partition("/")[0] for word in words if word.startswith(begin)]
+
+    def dhcp6(self, *options: str) -> None:
+        """Get an IPv6 lease, once; `-r` gives it back."""
+        once = [] if "-r" in options else ["-1"]
+        files = ["-lf", f"{self.folder}/dhclient6.leases", "-pf", f"{self.folder}/dhclient6.pid"]
+        script = ["-sf", str(self._dhclient_script())]
+        self.net.run("dhclient", "-6", *once, *files, *script, *options, "eth0")
+
+    def _dhclient_script(self) -> Path:
+        script = self.folder / "dhclient-script"
+        script.write_text(DHCLIENT_SCRIPT)
+        script.chmod(0o755)
+        return script
+
     def renew(self) -> str:
         """Ask for another term at once."""
         self.forget()
@@ -270,6 +302,8 @@ class Guest:
                 process.kill()
             if process is not None:
                 process.wait(PATIENCE)
+        with contextlib.suppress(OSError):
+            os.kill(int((self.folder / "dhclient6.pid").read_text()), signal.SIGKILL)
         if self._pump is not None:
             self._pump.close()
         self._errors.close()

@@ -72,7 +72,7 @@ def _add_guest(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--mac", metavar="MAC", help="the guest's MAC address; it is heard under no other")
     group.add_argument(
         "--address", metavar="ADDR", action="append", default=[],
-        help="an address that is the guest's without a lease, such as an IPv6 one that is not made of its MAC; "
+        help="an address that is the guest's without a lease, such as an IPv6 one that it makes up; "
         "repeatable",
     )  # fmt: skip
 
@@ -87,7 +87,8 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     add(
         "--gateway", metavar="ADDR", action="append", default=[],
-        help="router and DHCP server of the guest, which @host means; repeatable (default: the bridge's addresses)",
+        help="router, DHCP or DHCPv6 server of the guest, which @host means; repeatable "
+        "(default: the bridge's addresses)",
     )  # fmt: skip
     add(
         "--expose", metavar="EXTERNAL:INTERNAL", action="append", default=[],

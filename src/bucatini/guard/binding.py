@@ -1,17 +1,18 @@
 """What one guest may call itself: a MAC address, and the IP addresses bound to it, each until some instant.
 
-Two kinds of address are kept apart. *The lease* is the one IPv4 address that DHCP gave, ours or somebody else's server
-(`snoop`): one at a time, each ACK replaces it whole, and it is NONE, LEASED or, once its time is over, EXPIRED. Nobody
-is told of an expiry; it is what a look at the clock says. *Bound* addresses and prefixes are what we configured or
-delegated ourselves; they last until taken back, or until the instant they came with. The link-local address that the
-MAC makes (RFC 4291 appendix A) is bound from the beginning. A guest that makes another one (RFC 7217) and is alone on
-its link may be given fe80::/64 as a prefix.
+Three kinds of address are kept apart. *The lease* is the one IPv4 address that DHCP gave, ours or somebody else's
+server (`snoop`): one at a time, each ACK replaces it whole, and it is NONE, LEASED or, once its time is over, EXPIRED.
+Nobody is told of an expiry; it is what a look at the clock says. *Learned* are IPv6 addresses that somebody else's
+network gives (`snoop6`), each until its own instant, `MAXIMUM_LEARNED` at most. *Bound* addresses and prefixes are what
+we configured or delegated ourselves; they last until taken back, or until the instant they came with. The link-local
+address that the MAC makes (RFC 4291 appendix A) is bound from the beginning. A guest that makes another one (RFC 7217)
+and is alone on its link may be given fe80::/64 as a prefix.
 
 `margin` shortens every lease: by how many seconds the clock handed in may be late. A lease must never end here after it
 ended at the server, because from then on another guest may have the address.
 
 The three `holds` are the innermost questions of the filter. Does not: read packets, know other guests (that no two have
-the same address is for who binds), or grow by itself: nothing a guest sends adds an address but the one lease.
+the same address is for who binds), or grow without a bound.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from enum import IntEnum
 from bucatini.base.address import link_local_of
 from bucatini.wire.octets import load16, load32, load_bytes
 
-__all__ = ["Binding", "LeaseState"]
+__all__ = ["MAXIMUM_LEARNED", "Binding", "LeaseState"]
 
+MAXIMUM_LEARNED = 16
+"""As many as Linux has on an interface (net.ipv6.conf.*.max_addresses). Behind it no more are learned."""
 NO_ADDRESS = -1
 NEVER = -math.inf
 
@@ -44,6 +47,9 @@ class Binding:
 
     __slots__ = (
         "_bound",
+        "_lease_dns",
+        "_learned",
+        "_named_dns",
         "_prefixes",
         "_seen",
         "_seen_until",
@@ -87,10 +93,13 @@ class Binding:
         self.until = NEVER
         """First instant at which the leased address is no longer the guest's."""
         self.dns = self._static_dns = frozenset(dns)
-        """Resolvers the last ACK named, and those handed in."""
+        """Resolvers the last ACK named, those of an IPv6 network, and those handed in."""
+        self._lease_dns: frozenset[bytes] = frozenset()
+        self._named_dns: frozenset[bytes] = frozenset()
         self.revision = 0
         """Counts the changes of the lease, for who follows it (published ports). An expiry is none."""
         self._bound: dict[bytes, float] = {self.link_local: math.inf}
+        self._learned: dict[bytes, float] = {}
         self._prefixes: tuple[tuple[int, int, int], ...] = ()
         self._seen = bytes(16)
         self._seen_until = NEVER
@@ -103,22 +112,27 @@ class Binding:
         """
         self.address = int.from_bytes(address, "big")
         self.until = now + max(0.0, seconds - self.margin)
-        self.dns = self._static_dns.union(dns)
-        self.revision += 1
+        self._lease_dns = frozenset(dns)
+        self._lease_changed()
 
     def clear(self) -> None:
         """The lease was taken or given back: its address is nobody's at once."""
         self.address = NO_ADDRESS
         self.until = NEVER
-        self.dns = self._static_dns
-        self.revision += 1
+        self._lease_dns = frozenset()
+        self._lease_changed()
 
     def inherit(self, other: Binding) -> None:
         """The lease of `other`, which this binding takes the place of."""
         self.address = other.address
         self.until = other.until
-        self.dns = self._static_dns.union(other.dns)
-        self.revision = other.revision + 1
+        self._lease_dns = other._lease_dns
+        self.revision = other.revision
+        self._lease_changed()
+
+    def _lease_changed(self) -> None:
+        self.dns = self._static_dns | self._lease_dns | self._named_dns
+        self.revision += 1
 
     def state(self, now: float) -> LeaseState:
         """Of the lease at this instant."""
@@ -130,6 +144,32 @@ class Binding:
     def leased(self) -> bytes | None:
         """The lease's address, packed, valid or not; None in state NONE."""
         return None if self.address == NO_ADDRESS else self.address.to_bytes(4, "big")
+
+    # -- what an IPv6 network gives
+
+    def learn(self, address: bytes, until: float, now: float) -> bool:
+        """The guest has an IPv6 address until that instant; learning it again changes `until`. False, and it does not,
+        for one that no host has as its own, or when there are `MAXIMUM_LEARNED`.
+        """
+        if address[0] >> 5 != 1 and address[0] >> 1 != 0xFC >> 1:  # 2000::/3, fc00::/7
+            return False
+        if address not in self._learned and len(self._learned) >= MAXIMUM_LEARNED:
+            self._learned = {each: end for each, end in self._learned.items() if now < end}
+            if len(self._learned) >= MAXIMUM_LEARNED:
+                return False
+        self._learned[address] = until
+        self._forget_seen()
+        return True
+
+    def unlearn(self, address: bytes) -> None:
+        """Take back what `learn` gave; nothing happens when it did not."""
+        self._learned.pop(address, None)
+        self._forget_seen()
+
+    def name_resolvers(self, addresses: Iterable[bytes]) -> None:
+        """The resolvers that the network names, in place of those it named before."""
+        self._named_dns = frozenset(addresses)
+        self.dns = self._static_dns | self._lease_dns | self._named_dns
 
     # -- what we bind ourselves
 
@@ -163,7 +203,7 @@ class Binding:
         return self._holds_other(address, now)
 
     def _holds_other(self, address: int, now: float) -> bool:
-        return address > 0 and now < self._until(address.to_bytes(4, "big"))
+        return address > 0 and now < self.until_of(address.to_bytes(4, "big"))
 
     def holds_ipv6(self, buf: memoryview, at: int, now: float) -> bool:
         """Whether the guest may use the IPv6 address at `at` now; 16 bytes must be there. The last answer is kept:
@@ -174,7 +214,7 @@ class Binding:
             index -= 1
         if index >= 0:
             self._seen = load_bytes(buf, at, 16)
-            self._seen_until = self._until(self._seen)
+            self._seen_until = self.until_of(self._seen)
         return now < self._seen_until
 
     def _forget_seen(self) -> None:
@@ -186,20 +226,26 @@ class Binding:
         """The same for a packed address of either family."""
         if len(address) == 4:
             return self.holds_ipv4(int.from_bytes(address, "big"), now)
-        return now < self._until(address)
+        return now < self.until_of(address)
 
     def expired(self, address: bytes, now: float) -> bool:
         """Whether the address was this guest's and its time is over. For the name of a drop, never for a grant."""
         if self.leased == address:
             return now >= self.until
-        return NEVER < self._until(address) <= now
+        return NEVER < self.until_of(address) <= now
 
-    def _until(self, address: bytes) -> float:
+    def until_of(self, address: bytes) -> float:
+        """First instant at which an address, other than the lease's, is no longer the guest's; minus infinity: it never
+        was.
+        """
         until = self._bound.get(address)
         if until is not None:
             return until
         if address in self.gateways:
             return NEVER
+        until = self._learned.get(address)
+        if until is not None:
+            return until
         width, number = 8 * len(address), int.from_bytes(address, "big")
         for prefix_width, shift, network in self._prefixes:
             if prefix_width == width and number >> shift == network:

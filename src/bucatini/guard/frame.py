@@ -173,6 +173,11 @@ class Frame:
         if self._ethernet(at, end):
             self.bad = self._arp() if self.kind == 1 else self._inside()
 
+    def datagram(self) -> bytes:
+        """Payload of the UDP datagram, by its own length field; `udp_end` says that there is one."""
+        at = self.ip.payload_at + 8
+        return self.copy(at, self.udp_end - at)
+
     def _ethernet(self, at: int, end: int) -> bool:
         """Whether this is ARP or IP at all.
 

@@ -8,7 +8,8 @@ from bucatini.guard.frame cimport Frame
 cdef class Snoop:
     cdef public Binding binding
     cdef public bint faithful
-    cdef public dict _associations, _awaited, _identities
+    cdef public dict _awaited
+    cdef public object _identities
     cdef public double _lease_seconds
 
     cpdef long from_guest(self, Frame frame, double now) except? -1

@@ -12,7 +12,7 @@ used once: a repeated answer cannot stretch a lease, at worst the lease is remem
 answer said. So a neighbour that can forge the server's address still cannot make a lease unasked.
 
 A server that goes by client identifiers (RFC 4361) gives one guest as many leases as it invents names. At most
-`MAXIMUM_IDENTITIES` are let pass in the time of a lease: firmware, boot loader, installer and system may each have one.
+`MAXIMUM_IDENTITIES` are let pass in the time of a lease.
 Such a server also takes the lease from whom it was given to, when another guest says the same name. An identifier that
 is a MAC address (RFC 2132 section 9.14) must be the guest's own; a DUID is anybody's who knows it, and only a server
 that goes by MAC addresses alone (dnsmasq: `dhcp-ignore-clid`) is safe from that.
@@ -24,8 +24,7 @@ neither does one that goes on in the fields for file names, which no client need
 `faithful` learns as Softnet 0.19.0 does, for better or worse: only from what was sent to the guest's MAC, from the
 gateway's address, without regard to transaction, hardware address or server, and nothing from the guest.
 
-Does not decide what passes, except for identities, and has no clock. DHCPv6 and router advertisements teach it nothing;
-of DHCPv6 it counts the identity associations that a guest asks for (RFC 8415 section 12), `MAXIMUM_IDENTITIES` too.
+Does not decide what passes, except for identities, and has no clock. IPv6 is `snoop6`'s.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ from enum import IntEnum
 
 from bucatini.base.reasons import DropReason
 from bucatini.guard.binding import Binding
-from bucatini.guard.frame import DHCP_REQUEST, DHCPV6_REQUEST, IPV4, SERVER, Frame
+from bucatini.guard.frame import DHCP_REQUEST, IPV4, SERVER, Frame
+from bucatini.guard.identities import Identities
 from bucatini.wire.dhcp import (
     ACK,
     BOOTREPLY,
@@ -50,7 +50,6 @@ from bucatini.wire.dhcp import (
     DhcpOption,
     parse_dhcp,
 )
-from bucatini.wire.dhcpv6 import Dhcp6Option, parse_dhcpv6
 
 __all__ = ["Change", "Snoop"]
 
@@ -58,9 +57,6 @@ MAXIMUM_TRANSACTIONS = 8
 """Whose answers are awaited; the oldest is forgotten. A client has one at a time, firmware and a system two."""
 TRANSACTION_SECONDS = 120.0
 """RFC 2131 4.1: a client waits 64 seconds at most before it asks again."""
-MAXIMUM_IDENTITIES = 4
-IDENTITY_SECONDS = 600.0
-"""How long an identifier counts at least; longer when the last lease is longer."""
 
 ETHERNET = b"\x01"
 """Type of a client identifier that is a MAC address."""
@@ -73,8 +69,6 @@ DECISIVE = frozenset(
         DhcpOption.CLIENT_IDENTIFIER,
     )
 )
-
-ASSOCIATIONS = frozenset((Dhcp6Option.IA_NA, Dhcp6Option.IA_TA, Dhcp6Option.IA_PD))
 
 DHCP_SPOOF = int(DropReason.DHCP_SPOOF)
 DHCP_STARVATION = int(DropReason.DHCP_STARVATION)
@@ -95,28 +89,22 @@ class Change(IntEnum):
 class Snoop:
     """Watches one guest's DHCP, and is the only one that writes its binding's lease."""
 
-    __slots__ = ("_associations", "_awaited", "_identities", "_lease_seconds", "binding", "faithful")
+    __slots__ = ("_awaited", "_identities", "_lease_seconds", "binding", "faithful")
 
     def __init__(self, binding: Binding, faithful: bool = False) -> None:
         self.binding = binding
         self.faithful = faithful
         self._awaited: dict[int, float] = {}
         """Transactions and until when they may be answered, the oldest first."""
-        self._identities: dict[bytes, float] = {}
-        """Client identifiers seen and until when they count."""
-        self._associations: dict[bytes, float] = {}
-        """The same of DHCPv6: kind, number and client of each identity association."""
+        self._identities = Identities()
+        """Client identifiers seen."""
         self._lease_seconds = 0.0
 
     def from_guest(self, frame: Frame, now: float) -> int:
         """An admitted frame of the guest. Returns 0, or the reason why it must not pass after all."""
-        if self.faithful:
+        if self.faithful or frame.topic != DHCP_REQUEST:
             return 0
-        if frame.topic == DHCPV6_REQUEST:
-            return self._from_client6(frame, now)
-        if frame.topic != DHCP_REQUEST:
-            return 0
-        data = _payload(frame)
+        data = frame.datagram()
         request = parse_dhcp(data)
         if request is None or (request.options and _is_ambiguous(data)):
             return DHCP_SPOOF
@@ -127,7 +115,7 @@ class Snoop:
         if kind in (RELEASE, DECLINE):
             self._give_back(request, kind)
             return 0
-        if not _knows(self._identities, identity, now, self._lease_seconds):
+        if not self._identities.knows(identity, now, self._lease_seconds):
             return DHCP_STARVATION
         if kind in (DISCOVER, REQUEST):  # DISCOVER: RFC 4039 lets the server answer it with an ACK
             self._await(request.xid, now)
@@ -141,7 +129,7 @@ class Snoop:
             return Change.NONE
         if not (self._is_answer_faithful(frame) if self.faithful else self._may_be_answer(frame)):
             return Change.NONE
-        answer = _message(frame)
+        answer = parse_dhcp(frame.datagram())
         if answer is None or not (self.faithful or self._is_for_guest(answer, now)):
             return Change.NONE
         return self._take(answer, now)
@@ -153,16 +141,6 @@ class Snoop:
         given = request.ciaddr if kind == RELEASE else request.options.get(DhcpOption.REQUESTED_ADDRESS)
         if given == self.binding.leased:
             self.binding.clear()
-
-    def _from_client6(self, frame: Frame, now: float) -> int:
-        request = parse_dhcpv6(_payload(frame)) if frame.udp_end else None
-        if request is None or sum(code == Dhcp6Option.CLIENT_IDENTIFIER for code, _ in request.options) > 1:
-            return DHCP_SPOOF
-        client = request.first(Dhcp6Option.CLIENT_IDENTIFIER) or b""
-        for code, data in request.options:
-            if code in ASSOCIATIONS and not _knows(self._associations, bytes((code,)) + data[:4] + client, now):
-                return DHCP_STARVATION
-        return 0
 
     def _await(self, xid: int, now: float) -> None:
         self._awaited.pop(xid, None)
@@ -207,25 +185,6 @@ class Snoop:
         dns = [resolvers[at : at + 4] for at in range(0, len(resolvers) - 3, 4)]
         self.binding.lease(answer.yiaddr, self._lease_seconds, now, dns)
         return Change.RENEWED if before == answer.yiaddr else Change.LEASED
-
-
-def _knows(known: dict[bytes, float], identity: bytes, now: float, seconds: float = 0.0) -> bool:
-    """Whether an identity is one of the few that this guest may have; it counts for so long at least from now on."""
-    for old in [each for each, until in known.items() if until <= now]:
-        del known[old]
-    if identity not in known and len(known) >= MAXIMUM_IDENTITIES:
-        return False
-    known[identity] = now + max(IDENTITY_SECONDS, seconds)
-    return True
-
-
-def _message(frame: Frame) -> DhcpMessage | None:
-    return parse_dhcp(_payload(frame)) if frame.udp_end else None
-
-
-def _payload(frame: Frame) -> bytes:
-    at = frame.ip.payload_at + 8
-    return frame.copy(at, frame.udp_end - at)
 
 
 def _is_ambiguous(data: bytes) -> bool:

@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.dhcp import BOOTP, DHCP
-from scapy.layers.dhcp6 import DUID_EN, DHCP6_Solicit, DHCP6OptClientId, DHCP6OptIA_NA, DHCP6OptIA_PD
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
@@ -21,7 +19,7 @@ from bucatini.base.address import pack
 from bucatini.base.reasons import DropReason
 from bucatini.guard.admit import admit, admit_to_guest
 from bucatini.guard.binding import Binding, LeaseState
-from bucatini.guard.frame import DHCP_REQUEST, DHCPV6_REQUEST, Frame
+from bucatini.guard.frame import DHCP_REQUEST, Frame
 from bucatini.guard.snoop import Change, Snoop
 
 MAC, HOST_MAC, ALL = "02:00:00:00:00:01", "02:00:00:00:00:fe", "ff:ff:ff:ff:ff:ff"
@@ -279,46 +277,11 @@ def test_three_renewals_and_a_lease_that_runs_out(wire: Wire) -> None:
     assert wire.binding.holds(pack(OWN), 2100.0)
 
 
-class TestDhcpv6:
-    """Nothing is learned, but one guest has no more than a few identity associations."""
-
-    def ask(self, wire: Wire, *associations: Any, client: int = 1, now: float = 0.0) -> DropReason:
-        duid = DUID_EN(enterprisenum=1, id=client.to_bytes(4, "big"))
-        message = DHCP6_Solicit() / DHCP6OptClientId(duid=duid)
-        for association in associations:
-            message /= association
-        source = f"fe80::{wire.binding.link_local[8:].hex(':', 2)}"
-        packet = IPv6(src=source, dst="ff02::1:2") / UDP(sport=546, dport=547) / message
-        frame = view(Ether(src=MAC, dst="33:33:00:01:00:02") / packet)
-        return DropReason(admit(frame, wire.binding, None, now) or wire.snoop.from_guest(frame, now))
-
-    def test_asking_again_costs_nothing(self) -> None:
-        wire = Wire()
-        for _ in range(100):
-            assert self.ask(wire, DHCP6OptIA_NA(iaid=1), DHCP6OptIA_PD(iaid=1)) is DropReason.NONE
-
-    @pytest.mark.parametrize("by", ["client", "association", "association of one message"])
-    def test_few_identities(self, by: str) -> None:
-        wire = Wire()
-        if by == "client":
-            told = [self.ask(wire, DHCP6OptIA_NA(iaid=1), client=number) for number in range(100)]
-        elif by == "association":
-            told = [self.ask(wire, DHCP6OptIA_NA(iaid=number)) for number in range(100)]
-        else:
-            assert self.ask(wire, *(DHCP6OptIA_NA(iaid=number) for number in range(5))) is DropReason.DHCP_STARVATION
-            return
-        assert told == [DropReason.NONE] * 4 + [DropReason.DHCP_STARVATION] * 96
-        assert self.ask(wire, DHCP6OptIA_NA(iaid=1000), now=601.0) is DropReason.NONE
-
-    def test_two_identifiers_are_none(self) -> None:
-        assert self.ask(Wire(), DHCP6OptClientId(duid=DUID_EN(enterprisenum=1, id=b"x"))) is DropReason.DHCP_SPOOF
-
-
-@given(st.binary(max_size=300), st.booleans())
-def test_any_request_is_judged(payload: bytes, six: bool) -> None:
+@given(st.binary(max_size=300))
+def test_any_request_is_judged(payload: bytes) -> None:
     wire = Wire()
-    head = bytes(4) if six else b"\x01\x01\x06\0" + bytes(24) + CHADDR + bytes(202) + b"\x63\x82\x53\x63"
+    head = b"\x01\x01\x06\0" + bytes(24) + CHADDR + bytes(202) + b"\x63\x82\x53\x63"
     frame = Frame(memoryview(bytearray(head + payload)))
-    frame.topic = DHCPV6_REQUEST if six else DHCP_REQUEST
+    frame.topic = DHCP_REQUEST
     frame.ip.payload_at, frame.udp_end = -8, len(head) + len(payload)
     assert DropReason(wire.snoop.from_guest(frame, 0.0)).label

@@ -1,7 +1,8 @@
 """Frames on their way through the filter, each judged where it lies and handed on from there, or counted.
 
 Two judges. Strict: `guard.flow_states` in front of the rules, so that who answers needs no rule, and what guest and
-servers say about leases is learned by `guard.snoop`. Faithful: the table of Softnet 0.19.0, and its snooper.
+servers say about addresses is learned by `guard.snoop` and `snoop6`. Faithful: the table of Softnet 0.19.0, and its
+snooper.
 
 A virtio-net header of the guest's is a claim as well. It tells the host's kernel to write two bytes into the frame
 after it was judged, and how to cut it, so it must say what the frame itself says: complete the checksum of its own TCP
@@ -22,9 +23,10 @@ from bucatini.base.reasons import DropReason
 from bucatini.guard.admit import admit_faithful, admit_faithful_to_guest
 from bucatini.guard.binding import Binding
 from bucatini.guard.flow_states import FlowStates
-from bucatini.guard.frame import PLAIN, Frame
+from bucatini.guard.frame import IPV6, PLAIN, Frame
 from bucatini.guard.live_policy import LivePolicy
 from bucatini.guard.snoop import Snoop
+from bucatini.guard.snoop6 import Snoop6
 from bucatini.native import Arena
 from bucatini.wire.virtio_net import (
     GSO_ECN,
@@ -78,6 +80,7 @@ class Passage:
         self.faithful = faithful
         self.frame = Frame(arena.view, faithful, copy=arena.copy)
         self.snoop = Snoop(binding, faithful)
+        self.snoop6 = Snoop6(binding)
         self.states = FlowStates(binding, live.rules)
         live.on_change = self.states.replace
         self.on_bug = on_bug
@@ -127,14 +130,16 @@ class Passage:
             reason = admit_faithful(frame, self.binding, self.live.rules, now)
         else:
             reason = self.states.admit(frame, now)
-        return reason or self.snoop.from_guest(frame, now)
+        if reason:
+            return reason
+        return (self.snoop6 if frame.kind == IPV6 else self.snoop).from_guest(frame, now)
 
     def _judge_to_guest(self, at: int, length: int, now: float) -> int:
         frame = self.frame
         frame.parse(at, length)
         reason = admit_faithful_to_guest(frame) if self.faithful else self.states.admit_to_guest(frame, now)
         if not reason and not frame.bad:
-            self.snoop.to_guest(frame, now)
+            (self.snoop6 if frame.kind == IPV6 else self.snoop).to_guest(frame, now)
         return reason
 
     def _header_fits(self, at: int) -> bool:
