@@ -16,7 +16,6 @@ routers do, and the error of a socket that is gone ends us.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import importlib
 import os
 import signal
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from bucatini.base.errors import ConfigError, HostError
 from bucatini.host import privileges
+from bucatini.host.descriptors import release_descriptor, take_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from bucatini.guard.live_policy import LivePolicy
     from bucatini.observe.log import Log
 
-__all__ = ["identity", "softnet", "take_descriptor"]
+__all__ = ["identity", "softnet"]
 
 NAME = "softnet"
 MTU = 1500
@@ -99,29 +99,6 @@ def softnet(config: SoftnetConfig) -> int:
     finally:
         link.close()
         log.close()
-
-
-def take_descriptor(number: int, option: str) -> int:
-    """The inherited descriptor under a number that is no standard stream's; its own is closed, or leads to /dev/null.
-    Raises ConfigError.
-    """
-    try:
-        taken = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
-    except OSError as error:
-        raise ConfigError(f"{option} {number}: {error.strerror}") from None
-    release_descriptor(number)
-    return taken
-
-
-def release_descriptor(number: int) -> None:
-    """Close it, or put /dev/null in the place of a standard stream."""
-    if number > 2:
-        os.close(number)
-        return
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, number)
-    if null != number:
-        os.close(null)
 
 
 def identity(config: SoftnetConfig) -> tuple[int, int] | None:

@@ -21,9 +21,9 @@ def softnet_filter(config: SoftnetConfig) -> int:
     if lacks_privilege():
         escalate(config)
     from bucatini.api.filter import filter as serve
-    from bucatini.api.softnet import take_descriptor
     from bucatini.config.filter import FilterConfig
     from bucatini.config.vm import LinkSpec
+    from bucatini.host.descriptors import take_descriptor
     from bucatini.observe.log import Level, Log
     from bucatini.observe.settings import ObserveSettings
 

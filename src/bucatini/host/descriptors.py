@@ -1,10 +1,13 @@
-"""Closing what a forked process must not hold."""
+"""Descriptors that are inherited: closing what a process must not hold, and taking what it was handed."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 
-__all__ = ["fill_standard_streams", "keep_only", "silence_standard_streams"]
+from bucatini.base.errors import ConfigError
+
+__all__ = ["fill_standard_streams", "keep_only", "release_descriptor", "silence_standard_streams", "take_descriptor"]
 
 _FIRST = 3
 _LAST = 2**31 - 1
@@ -32,4 +35,27 @@ def silence_standard_streams() -> None:
     for descriptor in range(_FIRST):
         os.dup2(null, descriptor, inheritable=True)
     if null >= _FIRST:
+        os.close(null)
+
+
+def take_descriptor(number: int, option: str) -> int:
+    """The inherited descriptor under a number that is no standard stream's; its own is closed, or leads to /dev/null.
+    Raises ConfigError.
+    """
+    try:
+        taken = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError as error:
+        raise ConfigError(f"{option} {number}: {error.strerror}") from None
+    release_descriptor(number)
+    return taken
+
+
+def release_descriptor(number: int) -> None:
+    """Close it, or put /dev/null in the place of a standard stream."""
+    if number > 2:
+        os.close(number)
+        return
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, number)
+    if null != number:
         os.close(null)
