@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import os
 import socket
+import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -287,6 +292,124 @@ def test_links_of_different_kinds(host: FakeHost, family: str) -> None:
             for size in (1, 1400):
                 near.sendto(bytes(size), (db.address(family), OPEN))
                 assert len(far.recv(2000)) == size
+
+
+# -- rules change
+
+
+@pytest.fixture(scope="module")
+def changing(host: FakeHost) -> Iterator[Switched]:
+    """One that is told other rules; of all of them only ICMP stays."""
+    path = str(host.folder / "switch.control")
+    with Switched(host, MACS, "--link", "web:db:icmp", "--control", path, "-v") as made:
+        made.lease_all()
+        yield made
+    assert not Path(path).exists()
+
+
+def link(switched: Switched, *words: str, status: int = 0) -> str:
+    """`bucatini link`, on the host; what it says."""
+    runner = switched.host.runner("root")
+    command = runner.program(["link", "--control", str(switched.host.folder / "switch.control"), *words])
+    with switched.host.net.entered():
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=runner.environment, cwd="/tmp"
+        )
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def rules(switched: Switched) -> list[str]:
+    return [each["rule"] for each in json.loads(link(switched, "ls", "--json"))]
+
+
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_a_rule_comes_and_goes(changing: Switched, family: str) -> None:
+    web, db = changing["web"], changing["db"]
+    there = db.address(family)
+    with serving(db, OPEN, there) as listener:
+        assert reaches_tcp(web, there, OPEN) == "refused"
+        link(changing, "add", f"web:db:tcp:{OPEN}")
+        with web.net.connect(there, OPEN) as near, listener.accept()[0] as far:
+            far.settimeout(PATIENCE)
+            near.sendall(b"a")
+            assert far.recv(10) == b"a"
+            assert rules(changing) == ["web:db:icmp", f"web:db:tcp:{OPEN}"]
+            link(changing, "rm", f"web:db:tcp:{OPEN}")
+            with hears(db) as ears:
+                for end in (near, far):
+                    end.sendall(b"b")
+                    with pytest.raises(ConnectionResetError):
+                        end.recv(10)
+                assert not [frame for frame in ears.heard() if TCP in frame and frame.src == web.mac]
+        assert reaches_tcp(web, there, OPEN) == "refused"
+        assert web.pings(there), "its rule stays"
+
+
+def test_changes_under_a_stream_lose_nothing(changing: Switched) -> None:
+    """Twenty, while bytes flow: none comes behind a gap."""
+    web, db = changing["web"], changing["db"]
+    there, port = db.address(), OPEN + 2
+    link(changing, "add", f"web:db:tcp:{port}", "lone:db:udp")
+    sent, stop = hashlib.sha256(), threading.Event()
+    with serving(db, port, there) as listener, web.net.connect(there, port) as near, listener.accept()[0] as far:
+        far.settimeout(PATIENCE)
+
+        def send() -> None:
+            block = os.urandom(1 << 14)
+            while not stop.is_set():
+                near.sendall(block)
+                sent.update(block)
+                stop.wait(0.0005)
+            near.shutdown(socket.SHUT_WR)
+
+        got = hashlib.sha256()
+        thread = threading.Thread(target=send)
+        reader = threading.Thread(target=lambda: [got.update(part) for part in iter(lambda: far.recv(1 << 20), b"")])
+        thread.start()
+        reader.start()
+        try:
+            for number in range(10):
+                link(changing, "add", f"web:db:tcp:{9000 + number}", "db:lone")
+                link(changing, "rm", f"web:db:tcp:{9000 + number}", "db:lone")
+        finally:
+            stop.set()
+            thread.join(PATIENCE)
+            reader.join(PATIENCE)
+        assert got.digest() == sent.digest()
+        assert out_of_order(far) == 0
+    link(changing, "rm", f"web:db:tcp:{port}", "lone:db:udp")
+
+
+def out_of_order(sock: socket.socket) -> int:
+    """Segments received behind a gap, in all: tcpi_rcv_ooopack of linux/tcp.h, Linux 5.4."""
+    return int(struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 228), 224)[0])
+
+
+def test_names_and_neighbours_follow_the_rules(changing: Switched) -> None:
+    lone, db = changing["lone"], changing["db"]
+    for _ in range(2):
+        assert ask(lone, "db.internal") != db.address()
+        assert not lone.pings(db.address(), 0.2)
+        lone.net.run("ip", "neigh", "flush", "dev", "eth0")
+        link(changing, "add", "lone:db:icmp")
+        assert ask(lone, "db.internal") == db.address()
+        assert lone.pings(db.address())
+        link(changing, "rm", "lone:db:icmp")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("add", "web:nobody"), "link.add web:nobody: no guest is called 'nobody'; there are web, db, lone"),
+        (("add", "web:db", "web"), "link.add 'web': must be A:B, A:B:PROTO or A:B:PROTO:PORTS"),
+        (("rm", "web:db:tcp:0"), "link.remove 'web:db:tcp:0': port '0' must be a number from 1 to 65535, or a range"),
+        (("rm", "web:db"), "link.remove web:db: no such rule is in force"),
+    ],
+)
+def test_words_that_the_engine_refuses(changing: Switched, words: tuple[str, ...], complaint: str) -> None:
+    assert link(changing, *words, status=2) == f"bucatini link: {complaint}\n"
+    assert link(changing, "ls") == "from  to  protocol  ports  rule\nweb   db  icmp      all    web:db:icmp\n"
 
 
 def test_names_and_published_ports(host: FakeHost) -> None:

@@ -13,6 +13,7 @@ from bucatini.base.reasons import DropReason
 from bucatini.base.verdict import Verdict
 from bucatini.engine.build import Loop, Parts, Translator
 from bucatini.engine.leases import LeaseKeeper
+from bucatini.engine.link_rules import LinkRule
 from bucatini.engine.segment import Member, Segment
 from bucatini.host.resolvers import HostResolvers
 from bucatini.host.tap import Offloads
@@ -103,6 +104,10 @@ class Bench:
         granted = self.keeper.pool.request(who, offered.lease.address, self.now, member.name).lease
         assert granted is not None
         member.tenant.promised(granted)
+
+    def allow(self, source: str, target: str, protocol: str = "any", ports: Sequence[tuple[int, int]] = ()) -> None:
+        """One rule more."""
+        self.segment.change((*self.segment.rules, LinkRule(source, target, protocol, tuple(ports))))
 
     def send(self, number: int, *frames: Any, header: bytes = VNET) -> None:
         """Frames of the guest, each judged."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bucatini.api.session import Job, Plug
     from bucatini.config.switch import SwitchConfig
     from bucatini.engine.build import Loop, Translator
+    from bucatini.engine.control.server import ControlServer
     from bucatini.engine.leases import LeaseKeeper
     from bucatini.engine.segment import Member, Segment
     from bucatini.observe.observers import Observers
@@ -84,7 +85,18 @@ class _Switch:
         own = self._config.of_guest(number)
         blueprint = Blueprint(own.network, self._config.addressing_of(number), default_mtu=self._mtu, own_dns=True)
         job = job_of(own, blueprint, blueprint.network(), self._observers, namespace=False)
-        return job._replace(join=partial(self._join, number))
+        is_last = number == len(self._config.guests) - 1
+        control = self._control if is_last and self._config.control is not None else None
+        return job._replace(join=partial(self._join, number), control=control)
+
+    def _control(self, translator: Translator) -> ControlServer:
+        """`Job.control`, of the last guest, with whom the segment is complete."""
+        from bucatini.engine.control.links import link_methods
+        from bucatini.engine.control.server import ControlServer
+
+        assert self._segment is not None
+        assert self._config.control is not None
+        return ControlServer(translator.loop, self._config.control, link_methods(self._segment))
 
     def _join(self, number: int, translator: Translator, shared: Loop) -> Callable[[], None]:
         """`Job.join`. Raises ConfigError and HostError for a lease file that cannot be had."""
@@ -98,8 +110,7 @@ class _Switch:
         if config.guest_length is not None and member.tenant is not None:
             member.tenant.settle = partial(self._settle, number, member)
         if number == len(config.guests) - 1:
-            for rule in config.rules:
-                self._segment.allow(rule.source, rule.target, rule.protocol, rule.ports)
+            self._segment.change(config.rules)
         return self._close
 
     def _make_keeper(self, shared: Loop) -> LeaseKeeper | None:

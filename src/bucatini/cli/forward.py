@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from bucatini.base.errors import ConfigError, HostError, PeerError
-from bucatini.cli import options
-from bucatini.cli.printing import print_error, print_text, printable
+from bucatini.base.errors import ConfigError
+from bucatini.cli import control, options
+from bucatini.cli.control import CONTROL_VARIABLE
+from bucatini.cli.printing import print_error, print_text
 
-__all__ = ["CONTROL_VARIABLE", "main", "make_change_parser", "make_parser"]
-
-CONTROL_VARIABLE = "BUCATINI_CONTROL"
+__all__ = ["main", "make_change_parser"]
 
 _USAGE = """\
 bucatini forward [--control PATH] ls [--json]
@@ -44,7 +43,6 @@ _KINDS = (
     ("-U", "--udp-ns", "udp", "out", "the same for UDP"),
 )
 _COLUMNS = ("direction", "protocol", "listens", "leads to", "")
-FAILED = 1
 
 _Change = tuple[str, str, str]
 """Protocol, direction, spec."""
@@ -52,42 +50,7 @@ _Change = tuple[str, str, str]
 
 def main(words: Sequence[str]) -> int:
     """Do what `words` say: 0, or 1 when the engine cannot. Raises ConfigError for words that mean nothing."""
-    parsed = options.parse(make_parser(), words)
-    if parsed is None:
-        return 0
-    arguments, rest = parsed
-    verb, rest = (rest[0], rest[1:]) if rest else ("", [])
-    if verb != "ls" and verb not in _CHANGES:
-        raise ConfigError(f"{verb!r} is not one of ls, add, rm" if verb else "say ls, add or rm")
-    if verb == "ls":
-        parsed = options.parse(_make_list_parser(), rest)
-    else:
-        parsed = options.parse(make_change_parser(verb), _grouped(rest))
-    if parsed is None:
-        return 0
-    path = arguments.control or os.environ.get(CONTROL_VARIABLE)
-    if not path:
-        raise ConfigError(f"--control PATH is missing, and {CONTROL_VARIABLE} is not set")
-    try:
-        return _list(path, *parsed) if verb == "ls" else _change(path, verb, *parsed)
-    except (HostError, PeerError) as error:
-        print_error("bucatini forward", str(error))
-        return FAILED
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options before `ls`, `add` or `rm`."""
-    parser = options.make_parser("forward", _USAGE, _DESCRIPTION, _EPILOG)
-    parser.add_argument("--control", metavar="PATH", help="control socket of the engine")
-    parser.add_argument("-h", "--help", action="help", help="show this help")
-    return parser
-
-
-def _make_list_parser() -> argparse.ArgumentParser:
-    parser = options.make_parser("forward ls", "bucatini forward ls [--json]", "List what is forwarded.", "")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("-h", "--help", action="help", help="show this help")
-    return parser
+    return control.run(control.make_parser("forward", _USAGE, _DESCRIPTION, _EPILOG), _WORDS, words)
 
 
 def make_change_parser(verb: str) -> argparse.ArgumentParser:
@@ -129,17 +92,23 @@ def _grouped(words: Sequence[str]) -> list[str]:
     return grouped
 
 
-def _list(path: str, arguments: argparse.Namespace, rest: list[str]) -> int:
+def _parse_list(words: Sequence[str]) -> control.Parsed:
+    return options.parse(control.make_word_parser("forward ls", "[--json]", "List what is forwarded."), words)
+
+
+def _parse_change(verb: str, words: Sequence[str]) -> control.Parsed:
+    return options.parse(make_change_parser(verb), _grouped(words))
+
+
+def _list(path: str, arguments: argparse.Namespace, rest: list[str]) -> None:
     from bucatini.engine.control.client import ask
 
-    if rest:
-        raise ConfigError(f"ls: {rest[0]!r} means nothing here")
+    control.refuse_words("ls", rest)
     forwards = ask(path, "forward.list", {})
     if arguments.json:
         print_text(json.dumps(forwards, indent=1) + "\n")
     else:
         print_text(_table([_row(forward) for forward in forwards]))
-    return 0
 
 
 def _row(forward: dict[str, Any]) -> tuple[str, ...]:
@@ -153,17 +122,10 @@ def _row(forward: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
-    if not rows:
-        return "nothing is forwarded\n"
-    lines = [_COLUMNS, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
-    return "".join(
-        printable("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()) + "\n"
-        for line in lines
-    )
+    return control.table([_COLUMNS, *rows]) if rows else "nothing is forwarded\n"
 
 
-def _change(path: str, verb: str, arguments: argparse.Namespace, rest: list[str]) -> int:
+def _change(verb: str, path: str, arguments: argparse.Namespace, rest: list[str]) -> None:
     from bucatini.engine.control.client import ask
 
     changes: list[_Change] = [*arguments.changes, *(("tcp", "in", spec) for spec in rest)]
@@ -173,4 +135,9 @@ def _change(path: str, verb: str, arguments: argparse.Namespace, rest: list[str]
         params = {"protocol": protocol, "direction": direction, "spec": spec}
         for note in ask(path, _CHANGES[verb], params).get("notes", ()):
             print_error("bucatini forward", str(note))
-    return 0
+
+
+_WORDS = {
+    "ls": control.Word(_parse_list, _list),
+    **{verb: control.Word(partial(_parse_change, verb), partial(_change, verb)) for verb in _CHANGES},
+}

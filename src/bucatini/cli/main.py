@@ -24,6 +24,8 @@ _VERBS = {
     "switch": "join virtual machines to one segment, each reaching only whom it may",
     "filter": "put a virtual machine on a bridge, where it speaks only as itself",
     "forward": "list, add and remove forwarded ports of a running engine",
+    "link": "list, add and remove link rules of a running switch",
+    "rules": "show and set the rules of a running filter",
     "compat": "install drop-in commands: passt, pasta, slirp4netns",
     "version": "say what runs here: version, compiled or pure, Python, kernel",
 }

@@ -28,7 +28,7 @@ _EPILOG = """\
 
 A:B of --link are names of guests: A may begin conversations with B, and B may answer. PROTO is tcp, udp, icmp or any
 (default), PORTS are those of B: N, N-N, or several with commas between. Guests that a --link joins resolve each other's
-MAC addresses, and A finds B under the name B.internal.
+MAC addresses, and A finds B under the name B.internal. 'bucatini link' changes them while we serve, with --control.
 
 exit status:
   0 when a signal ended us or the last guest is gone; 2 if the options or this host do not allow it; 1 for a failure
@@ -65,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--network", metavar="CIDR", help="IPv4 network of the guests (default: 172.16.SLOT.0/24)")
     add("--guest-length", metavar="N", help="cut the network: each guest has one of prefix length N, with its gateway")
     add("--lease-file", metavar="PATH", help="keep leases in this file, so that they outlive us")
+    add("--control", metavar="PATH", help="control socket: 'bucatini link' changes the link rules while guests run")
     options.add_guest_options(parser, namespace=False, segment=True, port_action=vm.Port)
     return parser
 

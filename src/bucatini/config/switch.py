@@ -19,14 +19,13 @@ from bucatini.config.addressing import DEFAULT_IPV4_POOL, MAX_SLOT, Addressing, 
 from bucatini.config.guest import LEASE, GuestConfig
 from bucatini.config.network import NetworkOptions
 from bucatini.config.vm import LinkSpec
+from bucatini.engine.link_rules import LinkRule, check_number, check_rule, read_rule
 
 __all__ = ["LinkRule", "SwitchConfig", "SwitchGuest", "read_network", "read_rule"]
 
 NAME = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """A label of the DNS, RFC 1123 section 2.1."""
-PROTOCOLS = ("tcp", "udp", "icmp", "any")
 NETWORK_LENGTH = 24
-MAX_PORT = 65535
 
 
 class SwitchGuest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -39,16 +38,6 @@ class SwitchGuest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     publish: tuple[str, ...] = ()
     tcp_in: tuple[str, ...] = ()
     udp_in: tuple[str, ...] = ()
-
-
-class LinkRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Guest `source` may begin conversations with `target`."""
-
-    source: str
-    target: str
-    protocol: str = "any"
-    ports: tuple[tuple[int, int], ...] = ()
-    """First and last of each range; empty: all."""
 
 
 class SwitchConfig(GuestConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -145,16 +134,10 @@ class SwitchConfig(GuestConfig, frozen=True, forbid_unknown_fields=True, kw_only
                 )
 
     def _check_rules(self) -> None:
-        names = {guest.name for guest in self.guests}
+        names = [guest.name for guest in self.guests]
         for rule in self.rules:
-            unknown = next((each for each in (rule.source, rule.target) if each not in names), None)
-            if unknown is not None:
-                known = ", ".join(guest.name for guest in self.guests)
-                raise ConfigError(
-                    f"--link {rule.source}:{rule.target}: no guest is called {unknown!r}; there are {known}"
-                )
-            if rule.source == rule.target:
-                raise ConfigError(f"--link {rule.source}:{rule.target}: a guest reaches itself without us")
+            check_rule(rule, names)
+        check_number(self.rules)
 
     def _check_pool(self) -> None:
         """That the network has an address for each guest."""
@@ -185,28 +168,3 @@ def read_network(written: str) -> tuple[bytes, int]:
     if int.from_bytes(packed, "big") >> shift << shift != int.from_bytes(packed, "big"):
         raise ConfigError(f"--network {written!r}: has bits set behind its prefix length")
     return packed, int(length)
-
-
-def read_rule(written: str) -> LinkRule:
-    """`A:B[:PROTO[:PORTS]]`. Raises ConfigError."""
-    words = written.split(":")
-    if not 2 <= len(words) <= 4 or not all(words):
-        raise ConfigError(f"--link {written!r}: must be A:B, A:B:PROTO or A:B:PROTO:PORTS")
-    source, target, protocol = (*words, "any")[:3]
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"--link {written!r}: protocol {protocol!r}; accepted: {', '.join(PROTOCOLS)}")
-    if len(words) < 4:
-        return LinkRule(source, target, protocol)
-    if protocol not in ("tcp", "udp"):
-        raise ConfigError(f"--link {written!r}: only tcp and udp have ports")
-    return LinkRule(source, target, protocol, tuple(_range(written, each) for each in words[3].split(",")))
-
-
-def _range(rule: str, written: str) -> tuple[int, int]:
-    first, dash, last = written.partition("-")
-    ends = (first, last if dash else first)
-    if not all(each.isascii() and each.isdecimal() and 1 <= int(each) <= MAX_PORT for each in ends):
-        raise ConfigError(f"--link {rule!r}: port {written!r} must be a number from 1 to {MAX_PORT}, or a range")
-    if int(ends[0]) > int(ends[1]):
-        raise ConfigError(f"--link {rule!r}: range {written!r} ends before it begins")
-    return int(ends[0]), int(ends[1])

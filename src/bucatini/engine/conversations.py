@@ -11,14 +11,16 @@ back open.
 | TCP, after a FIN or RST of either end | 60 s |
 | UDP, echo | 60 s |
 
-When the table is full nothing new begins; nobody is put out. What is over is swept out before that is said.
+What no rule permits any more ends at once (`keep`). When the table is full nothing new begins; nobody is put out. What
+is over is swept out before that is said.
 
 Does not: follow handshakes and sequence numbers (the two ends do), or know who may begin what (`segment` does).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from bucatini.stack.classify import ICMP, TCP, UDP, Packet
 
@@ -124,10 +126,11 @@ def _quoted(packet: Packet) -> Key | None:
 
 
 class _Conversation:
-    __slots__ = ("ends", "until")
+    __slots__ = ("ends", "other", "until")
 
-    def __init__(self, until: float) -> None:
-        self.until = until
+    def __init__(self, other: Any) -> None:
+        self.other = other
+        self.until = 0.0
         self.ends = False
 
 
@@ -147,13 +150,16 @@ class Conversations:
         found = self._held.get(key)
         return found is not None and now < found.until
 
-    def go_on(self, said: Said, now: float) -> bool:
-        """A packet of the beginner, who may have begun: it is there from now on. False when there is no room."""
+    def go_on(self, said: Said, other: Any, now: float) -> bool:
+        """A packet of the beginner to `other`, with whom it may have begun: it is there from now on. False when there
+        is no room.
+        """
         found = self._held.get(said.key)
         if found is None or now >= found.until or said.is_syn:
             if found is None and len(self._held) >= self._limit and not self._sweep(now):
                 return False
-            self._held[said.key] = found = _Conversation(0.0)
+            self._held[said.key] = found = _Conversation(other)
+        found.other = other
         found.ends = found.ends or said.ends
         brief = found.ends or said.is_syn or said.protocol != "tcp"
         found.until = now + (BRIEF if brief else IDLE)
@@ -165,6 +171,10 @@ class Conversations:
         if found is not None and said.ends:
             found.ends = True
             found.until = min(found.until, now + BRIEF)
+
+    def keep(self, permits: Callable[[Any, str, int], bool]) -> None:
+        """End those that the guest may not begin any more, by whom they are with, protocol and port there."""
+        self._held = {key: found for key, found in self._held.items() if permits(found.other, key[0], key[4])}
 
     def forget(self) -> None:
         """The guest is another."""

@@ -18,22 +18,29 @@ to another.
 /64 of its own, so that it can make addresses in it as it likes. The link-local address that a MAC makes is that
 member's; of any other the first who is seen with it, and nobody else may use it.
 
-**Who may begin what** is said by `allow`: from one member to another, one protocol or any, all ports or some. It opens
-the way back for what was begun (`conversations`), and for ICMP errors about it, and nothing else. Fragments cannot be
-told apart by ports, so they pass where everything may be begun, and are refused elsewhere.
+**Who may begin what** is said by the rules in force (`link_rules`): from one member to another, one protocol or any,
+all ports or some. They open the way back for what was begun (`conversations`), and for ICMP errors about it, and
+nothing else. Fragments cannot be told apart by ports, so they pass where everything may be begun, and are refused
+elsewhere.
+
+`change` puts others in their place, as a whole, between two packets: all answers below are read off the table of grants
+that it makes. Conversations that may still be begun lose nothing, all others end with it, both ways.
 
 The name `NAME.internal` of a member is answered to whom a rule lets begin something with it, with its addresses of now.
 
 Whoever is refused hears it as from policy, at once, when it went by the gateway or to a member that a rule joins it
-with. By the gateway an address that is nobody's is refused like one that is somebody else's.
+with. By the gateway an address that is nobody's is refused like one that is somebody else's. Only a TCP segment that
+could be an answer to what we forgot when we were restarted is dropped without a word: its beginner's next one revives
+it.
 
-Does not: flood, relay multicast between members, or change the rules while it runs.
+Does not: flood, or relay multicast between members.
 """
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from bucatini.base.address import Endpoint, link_local_of
 from bucatini.base.events import FlowRefused, Refusal
@@ -42,6 +49,7 @@ from bucatini.base.verdict import EGRESS
 from bucatini.engine.conversations import Conversations, Said, read
 from bucatini.engine.handover import hand_over
 from bucatini.engine.identity import NOBODY
+from bucatini.engine.link_rules import ANY, PROTOCOLS, LinkRule, joined
 from bucatini.services.arp import ArpSettings, answer_arp
 from bucatini.services.dns import HostNames
 from bucatini.services.ndp import NdpSettings, answer_ndp
@@ -53,9 +61,8 @@ if TYPE_CHECKING:
     from bucatini.engine.leases import LeaseKeeper, Tenant
     from bucatini.guard.binding import Binding
 
-__all__ = ["ANY", "Member", "MemberNames", "Segment"]
+__all__ = ["Member", "MemberNames", "Segment"]
 
-ANY = "any"
 GO_ON = -1
 """The frame is for the translator."""
 ETHERNET = 14
@@ -63,6 +70,7 @@ NEIGHBOR_SOLICITATION = 135
 ZONE = b"internal"
 RULE = "segment"
 """The name under which refusals are told."""
+ALL_PORTS = ((0, 65535),)
 
 FOREIGN_MAC = int(DropReason.FOREIGN_MAC)
 ARP_NOT_OURS = int(DropReason.ARP_NOT_OURS)
@@ -74,17 +82,26 @@ SOURCE_NOT_GUEST = int(DropReason.SOURCE_NOT_GUEST)
 FRAGMENT_REFUSED = int(DropReason.FRAGMENT_REFUSED)
 
 
-class _Grant(NamedTuple):
+class _Grant:
     """What one member may begin with another."""
 
-    protocol: str
-    ports: tuple[tuple[int, int], ...]
-    """First and last of each range; empty: all."""
+    def __init__(self, rules: Iterable[LinkRule]) -> None:
+        ranges: dict[str, list[tuple[int, int]]] = {protocol: [] for protocol in PROTOCOLS}
+        self.everything = False
+        for rule in rules:
+            self.everything |= rule.protocol == ANY
+            for protocol in PROTOCOLS if rule.protocol == ANY else (rule.protocol,):
+                ranges[protocol] += rule.ports or ALL_PORTS
+        self._edges = {protocol: _edges(each) for protocol, each in ranges.items()}
 
     def permits(self, protocol: str, port: int) -> bool:
-        if self.protocol not in (ANY, protocol):
-            return False
-        return not self.ports or any(first <= port <= last for first, last in self.ports)
+        """Of an echo the port is 0."""
+        return bool(bisect(self._edges[protocol], port) & 1)
+
+
+def _edges(ranges: Iterable[tuple[int, int]]) -> list[int]:
+    """Where ports begin to be among the ranges, and where they end to, in turn."""
+    return [edge for first, last in joined(ranges) for edge in (first, last + 1)]
 
 
 class Segment:
@@ -99,6 +116,8 @@ class Segment:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.members: list[Member] = []
+        self.rules: tuple[LinkRule, ...] = ()
+        """Those in force."""
         self.keeper = keeper
         self.stolen = 0
         """Frames from a MAC address that is another member's."""
@@ -128,10 +147,16 @@ class Segment:
             translator.link.borrow = False  # what is judged must be what is handed on
         return member
 
-    def allow(self, source: str, target: str, protocol: str = ANY, ports: Iterable[tuple[int, int]] = ()) -> None:
-        """Member `source` may begin conversations of this protocol with `target`, to these ports of it."""
-        one, other = (next(each for each in self.members if each.name == name) for name in (source, target))
-        one.grants.setdefault(other, []).append(_Grant(protocol, tuple(ports)))
+    def change(self, rules: Iterable[LinkRule]) -> None:
+        """Put `rules`, all between members, in force, and no others. What they would not let begin ends."""
+        self.rules = tuple(dict.fromkeys(rules))
+        named = {member.name: member for member in self.members}
+        by_pair: dict[Member, dict[Member, list[LinkRule]]] = {member: {} for member in self.members}
+        for rule in self.rules:
+            by_pair[named[rule.source]].setdefault(named[rule.target], []).append(rule)
+        for member, by_other in by_pair.items():
+            member.grants = {other: _Grant(each) for other, each in by_other.items()}
+            member.begun.keep(member.may_begin)
 
     # -- whose what is
 
@@ -174,7 +199,8 @@ class Member:
         self.name = name
         self.reserved = mac
         self.tenant: Tenant | None = None
-        self.grants: dict[Member, list[_Grant]] = {}
+        self.grants: dict[Member, _Grant] = {}
+        """Whom it may begin something with, and what."""
         self.begun = Conversations()
         self._last = mac
         self._refused: bytes | None = None
@@ -275,7 +301,7 @@ class Member:
     def _judge(self, other: Member, packet: Packet, now: float) -> int:
         """0, or why this packet may not reach `other`."""
         if packet.kind == FRAGMENT:
-            return 0 if self._may_begin(other, ANY, 0) else FRAGMENT_REFUSED
+            return 0 if other in self.grants and self.grants[other].everything else FRAGMENT_REFUSED
         said = read(packet)
         if said is None:
             return NO_FLOW
@@ -287,15 +313,15 @@ class Member:
             return 0
         if not said.begins and not self.begun.has(said.key, now):
             return NO_FLOW
-        if not self._may_begin(other, said.protocol, said.port):
-            return POLICY_DENIED if said.is_syn or said.protocol != "tcp" else NO_FLOW
-        return 0 if self.begun.go_on(said, now) else FLOW_TABLE_FULL
+        if not self.may_begin(other, said.protocol, said.port):
+            may_answer = said.protocol == "tcp" and not said.is_syn and other.may_begin(self, "tcp", said.back[4])
+            return NO_FLOW if may_answer else POLICY_DENIED
+        return 0 if self.begun.go_on(said, other, now) else FLOW_TABLE_FULL
 
-    def _may_begin(self, other: Member, protocol: str, port: int) -> bool:
-        grants = self.grants.get(other, ())
-        if protocol == ANY:
-            return any(grant == (ANY, ()) for grant in grants)
-        return any(grant.permits(protocol, port) for grant in grants)
+    def may_begin(self, other: Member, protocol: str, port: int) -> bool:
+        """Whether a rule permits a conversation with `other`, to this port of it."""
+        grant = self.grants.get(other)
+        return grant is not None and grant.permits(protocol, port)
 
     def _is_joined_with(self, other: Member) -> bool:
         return other in self.grants or self in other.grants

@@ -8,6 +8,7 @@ import pytest
 
 from bucatini.base.errors import ConfigError, HostError
 from bucatini.cli import forward
+from bucatini.cli.control import CONTROL_VARIABLE
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, Any
         return [] if method == "forward.list" else {"notes": ["a note"]}
 
     monkeypatch.setattr("bucatini.engine.control.client.ask", ask)
-    monkeypatch.delenv(forward.CONTROL_VARIABLE, raising=False)
+    monkeypatch.delenv(CONTROL_VARIABLE, raising=False)
     return requests
 
 
@@ -69,7 +70,7 @@ def test_words_that_mean_nothing(asked: list[Any], words: str, message: str) -> 
 
 
 def test_the_path_may_stand_in_the_environment(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(forward.CONTROL_VARIABLE, "E")
+    monkeypatch.setenv(CONTROL_VARIABLE, "E")
     forward.main(["ls"])
     forward.main(["--control", "S", "ls", "--json"])
     assert [path for path, _, _ in asked] == ["E", "S"]

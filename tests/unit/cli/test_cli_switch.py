@@ -37,13 +37,14 @@ def test_the_segment() -> None:
     made = configured("--fd 3 --network 10.1.0.0/16 --guest-length 30 --lease-file x --lease-time 60 --one-off")
     assert (made.segment, made.guest_length, made.lease_file) == ((pack("10.1.0.0"), 16), 30, "x")
     assert (made.network.lease, made.one_off, made.guard) == (60, True, True)
+    assert configured("--fd 3 --fd 4 --control x").control == "x"
     plain = configured("--fd 3")
     assert (plain.segment, plain.guest_length, plain.lease_file, plain.network.lease) == (None, None, None, 600)
 
 
 @pytest.mark.parametrize(
     "words",
-    ["--mirror-host", "--interface eth0", "--no-guard", "--address 10.0.0.2", "--gateway 10.0.0.1", "--control x",
+    ["--mirror-host", "--interface eth0", "--no-guard", "--address 10.0.0.2", "--gateway 10.0.0.1",
      "--prefix-length 24", "--map-guest-addr 10.0.0.3", "--ifname x"],
 )  # fmt: skip
 def test_what_a_segment_decides_is_no_option(words: str) -> None:
@@ -58,6 +59,7 @@ def test_what_a_segment_decides_is_no_option(words: str) -> None:
         ("--fd 3 --guest-length 31", "--guest-length '31': must be a number from 1 to 30"),
         ("--fd 3 --link x", "--link 'x': must be A:B"),
         ("--fd 3 more", "unexpected argument 'more'"),
+        ("--fd 3 --control -", "--control '-': must be"),
         ("", "no link given"),
     ],
 )
@@ -73,5 +75,6 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["switch", "--help"]) == 0
     said = capsys.readouterr().out
     assert "--link A:B[:PROTO[:PORTS]]" in said
+    assert "--control PATH" in said
     assert main(["--help"]) == 0
     assert "switch" in capsys.readouterr().out

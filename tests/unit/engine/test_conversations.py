@@ -15,6 +15,7 @@ from support.frames import GATEWAY_MAC, GUEST_MAC, Bench
 
 A4, B4, A6, B6 = "192.0.2.2", "192.0.2.3", "fd00::2", "fd00::3"
 SYN, ACK, FIN, RST = "S", "A", "FA", "R"
+OTHER = "b"
 
 
 def said(packet: Any) -> Said | None:
@@ -109,12 +110,12 @@ def test_what_belongs_to_nothing(packet: Any) -> None:
 
 def test_life_of_a_stream() -> None:
     held = Conversations()
-    assert held.go_on(tcp(SYN), 0.0)
+    assert held.go_on(tcp(SYN), OTHER, 0.0)
     assert held.has(tcp(SYN).key, BRIEF - 1)
     assert not held.has(tcp(SYN).key, BRIEF), "half open"
-    held.go_on(tcp(SYN), 100.0)
+    held.go_on(tcp(SYN), OTHER, 100.0)
     held.answered(tcp("SA", back=True), 100.1)
-    held.go_on(tcp(ACK), 100.2)
+    held.go_on(tcp(ACK), OTHER, 100.2)
     assert held.has(tcp(ACK).key, 100.0 + IDLE)
     held.answered(tcp(ACK, back=True), 200.0)
     assert not held.has(tcp(ACK).key, 100.2 + IDLE), "an answer renews nothing"
@@ -124,27 +125,40 @@ def test_life_of_a_stream() -> None:
 @pytest.mark.parametrize("who", ["beginner", "other"])
 def test_after_the_end_it_goes_soon(flags: str, who: str) -> None:
     held = Conversations()
-    held.go_on(tcp(ACK), 0.0)
+    held.go_on(tcp(ACK), OTHER, 0.0)
     if who == "beginner":
-        held.go_on(tcp(flags), 10.0)
+        held.go_on(tcp(flags), OTHER, 10.0)
     else:
         held.answered(tcp(flags, back=True), 10.0)
-    held.go_on(tcp(ACK), 20.0)
+    held.go_on(tcp(ACK), OTHER, 20.0)
     assert held.has(tcp(ACK).key, 20.0 + BRIEF - 1), "the last acknowledgements pass"
     assert not held.has(tcp(ACK).key, 20.0 + BRIEF)
-    held.go_on(tcp(SYN), 30.0)
-    held.go_on(tcp(ACK), 31.0)
+    held.go_on(tcp(SYN), OTHER, 30.0)
+    held.go_on(tcp(ACK), OTHER, 31.0)
     assert held.has(tcp(ACK).key, 30.0 + IDLE), "the ports are used again"
+
+
+def test_what_may_not_be_begun_any_more_ends() -> None:
+    held = Conversations()
+    held.go_on(tcp(SYN), "b", 0.0)
+    held.go_on(udp(1), "b", 0.0)
+    held.go_on(udp(2), "c", 0.0)
+    held.go_on(udp(2), "b", 1.0)
+    asked = []
+    held.keep(lambda *what: bool(asked.append(what)) or what[1] == "udp")
+    assert sorted(asked) == [("b", "tcp", 80), ("b", "udp", 53), ("b", "udp", 53)], "with whom it was said last"
+    assert not held.has(tcp(SYN).key, 1.0)
+    assert held.has(udp(1).key, 1.0)
 
 
 def test_the_bound() -> None:
     held = Conversations(limit=2)
-    assert held.go_on(udp(1), 0.0)
-    assert held.go_on(udp(2), 1.0)
-    assert not held.go_on(udp(3), 2.0)
-    assert held.go_on(udp(1), 2.0), "who is there goes on"
+    assert held.go_on(udp(1), OTHER, 0.0)
+    assert held.go_on(udp(2), OTHER, 1.0)
+    assert not held.go_on(udp(3), OTHER, 2.0)
+    assert held.go_on(udp(1), OTHER, 2.0), "who is there goes on"
     assert len(held) == 2
-    assert held.go_on(udp(3), 1.0 + BRIEF), "there is room when one is over"
+    assert held.go_on(udp(3), OTHER, 1.0 + BRIEF), "there is room when one is over"
     assert not held.has(udp(2).key, 1.0 + BRIEF)
     held.forget()
     assert len(held) == 0

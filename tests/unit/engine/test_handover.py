@@ -24,7 +24,7 @@ SIZE = 1000
 
 def bench(to: Offloads = ALL, header: int = 12, mtu: int = 1500) -> Bench:
     made = Bench(offloads=(ALL, to, ALL), header=header, mtu=mtu)
-    made.segment.allow("a", "b")
+    made.allow("a", "b")
     return made
 
 

@@ -19,6 +19,7 @@ from scapy.layers.l2 import ARP, Ether
 from bucatini.base.address import pack
 from bucatini.base.events import FlowRefused
 from bucatini.base.reasons import DropReason
+from bucatini.engine.link_rules import LinkRule
 from bucatini.engine.segment import MemberNames
 from support.frames import GATEWAY_MAC, mac
 from support.segment_bench import GATEWAY4, MACS, A, B, Bench, C, address4, address6, link_local
@@ -78,7 +79,7 @@ def test_nobody_without_a_rule(make: Any, version: int) -> None:
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_rule_leads_one_way_and_back(make: Any, version: int) -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b", "tcp", [(PORT, PORT)])
+        bench.allow("a", "b", "tcp", [(PORT, PORT)])
         back = TCP(sport=PORT, dport=4000, flags="SA")
         bench.send(B, make(version, B, A, back))
         assert bench.heard(A) == [], "nothing was begun yet"
@@ -111,7 +112,7 @@ def test_protocols_and_ports(protocol: str, ports: Any, passes: set[str]) -> Non
         "echo": ICMP(),
     }
     with Bench() as bench:
-        bench.segment.allow("a", "b", protocol, ports)
+        bench.allow("a", "b", protocol, ports)
         for name, transport in tried.items():
             bench.send(A, direct(4, A, B, transport))
             assert bool(bench.heard(B)) is (name in passes), name
@@ -119,7 +120,7 @@ def test_protocols_and_ports(protocol: str, ports: Any, passes: set[str]) -> Non
 
 def test_a_refusal_between_two_that_are_joined_is_told() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b", "icmp")
+        bench.allow("a", "b", "icmp")
         bench.send(A, direct(4, A, B, SYN))
         (answer,) = bench.heard(A)
         assert answer[TCP].flags == "RA"
@@ -132,16 +133,16 @@ def test_a_refusal_between_two_that_are_joined_is_told() -> None:
 
 def test_two_rules_add_up() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b", "tcp", [(PORT, PORT)])
-        bench.segment.allow("a", "b", "icmp")
-        bench.segment.allow("a", "c", "udp")
+        bench.allow("a", "b", "tcp", [(PORT, PORT)])
+        bench.allow("a", "b", "icmp")
+        bench.allow("a", "c", "udp")
         bench.send(A, direct(4, A, B, SYN), direct(4, A, B, ICMP()), direct(4, A, C, SYN))
         assert (len(bench.heard(B)), len(bench.heard(C))) == (2, 0)
 
 
 def test_a_stream_goes_on_after_a_restart_of_ours() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b", "tcp")
+        bench.allow("a", "b", "tcp")
         bench.send(A, direct(4, A, B, TCP(sport=4000, dport=PORT, flags="A")))
         bench.send(B, direct(4, B, A, TCP(sport=PORT, dport=4000, flags="A")))
         assert (len(bench.heard(B)), len(bench.heard(A))) == (1, 1)
@@ -152,7 +153,7 @@ def test_a_stream_goes_on_after_a_restart_of_ours() -> None:
 
 def test_errors_of_what_was_begun() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b", "udp")
+        bench.allow("a", "b", "udp")
         error = ICMP(type=3, code=3) / ip(4, A, B) / UDP(sport=1, dport=2)
         bench.send(B, direct(4, B, A, error))
         assert bench.heard(A) == []
@@ -168,24 +169,105 @@ def test_errors_of_what_was_begun() -> None:
 def test_fragments_need_a_rule_for_everything() -> None:
     piece = Ether(src=MACS[A], dst=MACS[B]) / IP(src=address4(A), dst=address4(B), frag=8) / b"rest"
     with Bench() as bench:
-        bench.segment.allow("a", "b", "udp")
+        bench.allow("a", "b", "udp")
         bench.send(A, piece)
         assert bench.heard(B) == []
         assert bench.drops(A) == {"fragment-refused": 1}
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         bench.send(A, piece)
         assert len(bench.heard(B)) == 1
 
 
 def test_the_table_is_the_beginners() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "c", "udp")
-        bench.segment.allow("b", "c", "udp")
+        bench.allow("a", "c", "udp")
+        bench.allow("b", "c", "udp")
         bench.members[A].begun._limit = 1
         bench.send(A, *(direct(4, A, C, UDP(sport=port, dport=2)) for port in (1, 2)))
         bench.send(B, direct(4, B, C, UDP(sport=1, dport=2)))
         assert len(bench.heard(C)) == 2
         assert bench.drops(A) == {"flow-table-full": 1}
+
+
+# -- rules change
+
+BACK = TCP(sport=PORT, dport=4000, flags="SA")
+DATA = TCP(sport=4000, dport=PORT, flags="A")
+
+
+@pytest.mark.parametrize("make", [direct, routed])
+@pytest.mark.parametrize("version", [4, 6])
+def test_with_its_rule_a_conversation_ends_both_ways(make: Any, version: int) -> None:
+    with Bench() as bench:
+        bench.allow("b", "a", "icmp")
+        bench.allow("a", "b", "tcp", [(PORT, PORT)])
+        bench.send(A, make(version, A, B, SYN))
+        bench.send(B, make(version, B, A, BACK))
+        assert (len(bench.heard(B)), len(bench.heard(A))) == (1, 1)
+        bench.segment.change(bench.segment.rules[:1])
+        bench.send(B, make(version, B, A, BACK))
+        bench.send(A, make(version, A, B, DATA), make(version, A, B, SYN))
+        told, (ended, refused) = bench.heard(B), bench.heard(A)
+        assert [frame[TCP].flags for frame in (*told, ended, refused)] == ["R", "R", "RA"], "each, and only by us"
+        assert len(bench.members[A].begun) == 0
+
+
+def test_what_another_rule_permits_goes_on() -> None:
+    with Bench() as bench:
+        bench.allow("a", "b", "tcp")
+        bench.allow("a", "b", "tcp", [(PORT, PORT + 1)])
+        others = UDP(sport=1, dport=2), TCP(sport=4000, dport=PORT + 2, flags="S")
+        bench.allow("a", "b", "udp")
+        bench.send(A, direct(4, A, B, SYN), *(direct(4, A, B, each) for each in others))
+        bench.segment.change(bench.segment.rules[1:])
+        bench.heard(B)
+        bench.send(B, direct(4, B, A, BACK), direct(4, B, A, UDP(sport=2, dport=1)))
+        bench.send(B, direct(4, B, A, TCP(sport=PORT + 2, dport=4000, flags="SA")))
+        assert [frame.sprintf("%IP.proto%") for frame in bench.heard(A)] == ["tcp", "udp"]
+
+
+def test_an_ended_conversation_stays_ended() -> None:
+    """Until its beginner goes on with it."""
+    with Bench() as bench:
+        bench.allow("a", "b", "udp")
+        bench.send(A, direct(4, A, B, UDP(sport=1, dport=2)))
+        error = ICMP(type=3, code=3) / ip(4, A, B) / UDP(sport=1, dport=2)
+        rules = bench.segment.rules
+        bench.segment.change(())
+        bench.segment.change(rules)
+        bench.send(B, direct(4, B, A, UDP(sport=2, dport=1)), direct(4, B, A, error))
+        assert [frame for frame in bench.heard(A) if frame.src == MACS[B]] == []
+        bench.send(A, direct(4, A, B, UDP(sport=1, dport=2)))
+        bench.send(B, direct(4, B, A, UDP(sport=2, dport=1)))
+        assert len(bench.heard(A)) == 1
+
+
+def test_an_answer_to_what_we_forgot_is_not_reset() -> None:
+    """We may have been restarted: who began it will go on, and revive it."""
+    with Bench() as bench:
+        bench.allow("a", "b", "tcp", [(PORT, PORT)])
+        bench.send(B, direct(4, B, A, BACK))
+        assert bench.heard(B) == []
+        assert bench.drops(B) == {"no-flow": 1}
+
+
+def test_names_and_neighbours_follow() -> None:
+    with Bench() as bench:
+        names = bench.translators[A].forwarder.names
+        request, solicit = arp(A, address4(B)), solicitation(A, address6(B))
+        for joined in (False, True, False):
+            bench.segment.change([LinkRule("a", "b", "icmp")] if joined else [])
+            assert (names.match((b"b", b"internal")) is not None) is joined
+            bench.send(A, request, solicit)
+            assert len(bench.heard(A)) == 2 * joined
+            bench.send(A, direct(4, A, B, ICMP()))
+            assert len(bench.heard(B)) == joined
+
+
+def test_a_rule_twice_is_one() -> None:
+    with Bench() as bench:
+        bench.segment.change([LinkRule("a", "b")] * 2)
+        assert bench.segment.rules == (LinkRule("a", "b"),)
 
 
 # -- refusals
@@ -220,7 +302,7 @@ def test_a_refusal_does_not_tell_whether_somebody_is_there() -> None:
 )
 def test_what_no_rule_delivers(frame: Any) -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         bench.send(A, frame)
         assert bench.heard(A) == bench.heard(B) == bench.heard(C) == []
         assert sum(bench.drops(A).values()) == 1
@@ -228,7 +310,7 @@ def test_what_no_rule_delivers(frame: Any) -> None:
 
 def test_link_local_addresses_of_a_neighbour() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         frame = Ether(src=MACS[A], dst=MACS[B]) / IPv6(src=link_local(A), dst=link_local(B)) / ICMPv6EchoRequest()
         bench.send(A, frame)
         assert len(bench.heard(B)) == 1
@@ -236,7 +318,7 @@ def test_link_local_addresses_of_a_neighbour() -> None:
 
 def test_an_address_goes_with_its_lease() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         assert bench.keeper is not None
         bench.keeper.pool.release(mac(MACS[B]), pack(address4(B)), bench.now, "b")
         assert bench.members[B].tenant is not None
@@ -253,7 +335,7 @@ def test_arp_where_a_rule_joins(source: int) -> None:
     """Whoever of the two may begin."""
     target = B if source == A else A
     with Bench() as bench:
-        bench.segment.allow("a", "b", "tcp", [(PORT, PORT)])
+        bench.allow("a", "b", "tcp", [(PORT, PORT)])
         for to in (BROADCAST, MACS[target]):
             bench.send(source, arp(source, address4(target), to))
             (answer,) = bench.heard(source)
@@ -264,7 +346,7 @@ def test_arp_where_a_rule_joins(source: int) -> None:
 @pytest.mark.parametrize("target", [address4(C), NOBODY])
 def test_arp_is_silent_elsewhere(target: str) -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         bench.send(A, arp(A, target), arp(A, target, MACS[C]))
         assert bench.heard(A) == bench.heard(C) == []
         assert bench.drops(A) == {"arp-not-ours": 2}
@@ -280,7 +362,7 @@ def test_arp_for_ours_is_answered_as_ever(target: str) -> None:
 
 def test_a_probe_for_its_own_address_is_not_answered() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         bench.send(A, arp(A, address4(A), psrc="0.0.0.0"))
         assert bench.heard(A) == []
 
@@ -288,7 +370,7 @@ def test_a_probe_for_its_own_address_is_not_answered() -> None:
 @pytest.mark.parametrize("target", [address6(B), address6(B, "7777"), link_local(B)])
 def test_solicitations_where_a_rule_joins(target: str) -> None:
     with Bench() as bench:
-        bench.segment.allow("b", "a", "tcp")
+        bench.allow("b", "a", "tcp")
         for to in ("33:33:ff:00:00:02", MACS[B]):
             bench.send(A, solicitation(A, target, to=to))
             (answer,) = bench.heard(A)
@@ -299,7 +381,7 @@ def test_solicitations_where_a_rule_joins(target: str) -> None:
 @pytest.mark.parametrize("target", [address6(C), link_local(C)])
 def test_solicitations_are_silent_elsewhere(target: str) -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         bench.send(A, solicitation(A, target))
         assert bench.heard(A) == bench.heard(C) == []
         assert bench.drops(A) == {"ndp-not-ours": 1}
@@ -316,8 +398,8 @@ def test_solicitations_for_ours_are_answered_as_ever(target: str) -> None:
 def test_a_link_local_address_that_two_were_seen_with_is_nobodys() -> None:
     odd = "fe80::77"
     with Bench() as bench:
-        bench.segment.allow("a", "b")
-        bench.segment.allow("a", "c")
+        bench.allow("a", "b")
+        bench.allow("a", "c")
         bench.translators[B].addresses.learn(pack(odd))
         assert bench.segment.owner(pack(odd)) is bench.members[B]
         bench.translators[C].addresses.learn(pack(odd))
@@ -329,8 +411,8 @@ def test_a_link_local_address_that_two_were_seen_with_is_nobodys() -> None:
 @pytest.mark.parametrize("taken", [link_local(B), "fe80::77"])
 def test_nobody_takes_anothers_link_local_address(taken: str) -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "c")
-        bench.segment.allow("a", "b")
+        bench.allow("a", "c")
+        bench.allow("a", "b")
         bench.send(B, solicitation(B, "fe80::1", own=taken))
         (answer,) = bench.heard(B)
         assert answer[ICMPv6ND_NA].tgt == "fe80::1"
@@ -390,7 +472,7 @@ def test_macs_that_nobody_has(source: str) -> None:
 
 def test_another_guest_has_begun_nothing() -> None:
     with Bench(learns=(A,)) as bench:
-        bench.segment.allow("a", "b", "udp")
+        bench.allow("a", "b", "udp")
         bench.send(A, show(A, MACS[A]))
         bench.lease(A)
         bench.send(A, direct(4, A, B, UDP(sport=1, dport=2)))
@@ -405,7 +487,7 @@ def test_another_guest_has_begun_nothing() -> None:
 
 def test_who_is_gone_has_nothing() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         bench.links[B].end()
         bench.shared.reactor.turn(0)
         bench.send(A, routed(4, A, B, ICMP()))
@@ -414,7 +496,7 @@ def test_who_is_gone_has_nothing() -> None:
 
 def test_a_segment_without_ipv4_leases() -> None:
     with Bench(keeps=False) as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         bench.send(A, direct(6, A, B, ICMPv6EchoRequest()))
         assert len(bench.heard(B)) == 1
         bench.translators[A].link_ended()
@@ -425,7 +507,7 @@ def test_a_segment_without_ipv4_leases() -> None:
 
 def test_names_of_those_it_may_reach() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         names = bench.translators[A].forwarder.names
         assert isinstance(names, MemberNames)
         found = names.match((b"b", b"internal"))
@@ -451,7 +533,7 @@ def test_borrowing_is_off() -> None:
 
 def test_nothing_here_is_a_bug() -> None:
     with Bench() as bench:
-        bench.segment.allow("a", "b")
+        bench.allow("a", "b")
         base = bytes(direct(4, A, B, SYN))
         for cut in range(14, len(base)):
             bench.send(A, base[:cut])

@@ -1,5 +1,5 @@
-"""Sockets through which a running engine is changed: ours (`server`, `forwards`, `client`), slirp4netns's (`slirp`) and
-Softnet's (`softnet`).
+"""Sockets through which a running engine is changed: ours (`server`, `forwards`, `links`, `client`), slirp4netns's
+(`slirp`) and Softnet's (`softnet`).
 
 The servers are imported when they are asked for: the client does without asyncio and the engine.
 """

@@ -8,18 +8,23 @@ from typing import Any
 
 from bucatini.base.errors import ConfigError, HostError, PeerError
 
-__all__ = ["TIMEOUT", "ask"]
+__all__ = ["MAX_LINE", "TIMEOUT", "ask"]
 
 TIMEOUT = 30.0
 """Seconds for an answer; thousands of ports take a moment."""
+MAX_LINE = 1 << 16
+"""Bytes of a request, without its newline."""
 MAX_ANSWER = 1 << 26
 INVALID_PARAMS = -32602
 
 
 def ask(path: str, method: str, params: dict[str, Any], option: str = "--control") -> Any:
-    """The result of `method`. Raises ConfigError when the path is no control socket or the engine says the parameters
-    are at fault, HostError when the host is, PeerError when the answer is no answer.
+    """The result of `method`. Raises ConfigError when the path is no control socket, the parameters are too long or the
+    engine says they are at fault, HostError when the host is, PeerError when the answer is no answer.
     """
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+    if len(request) > MAX_LINE:
+        raise ConfigError(f"{method}: {len(request)} bytes of words; at most {MAX_LINE} are accepted at a time")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(TIMEOUT)
@@ -28,8 +33,7 @@ def ask(path: str, method: str, params: dict[str, Any], option: str = "--control
             except OSError as error:
                 raise ConfigError(f"{option} {path!r}: {error.strerror or error}; is its engine running?") from None
             # One that is not welcome is hung up on, which may show now or in place of the answer.
-            request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-            sock.sendall(json.dumps(request).encode() + b"\n")
+            sock.sendall(request + b"\n")
             line = _read_line(sock)
     except (BrokenPipeError, ConnectionResetError):
         line = b""

@@ -17,12 +17,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bucatini.base.errors import ConfigError, HostError
+from bucatini.engine.control.client import MAX_LINE
 from bucatini.engine.control.unix_service import Stream, UnixService
 
 __all__ = ["MAX_LINE", "ControlServer", "Method"]
-
-MAX_LINE = 1 << 16
-"""Bytes of a request, without its newline."""
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -108,7 +106,7 @@ class ControlServer:
     def _call(self, number: Any, name: str, params: Any) -> dict[str, Any]:
         method = self._methods.get(name)
         if method is None:
-            return _error(number, METHOD_NOT_FOUND, f"no method {name!r}")
+            return _error(number, METHOD_NOT_FOUND, f"no method {name!r}; accepted: {', '.join(self._methods)}")
         if not isinstance(params, dict):
             return _error(number, INVALID_PARAMS, "params is no object")
         try:

@@ -36,6 +36,11 @@ def asked(path: Path, answer: bytes) -> object:
             assert got == [b'{"jsonrpc": "2.0", "id": 1, "method": "forward.list", "params": {"a": 1}}\n']
 
 
+def test_what_the_server_would_not_read_is_not_sent() -> None:
+    with pytest.raises(ConfigError, match="^link.add: 65608 bytes of words; at most 65536 are accepted at a time$"):
+        ask("/nowhere", "link.add", {"rules": ["x" * 65532]})
+
+
 def test_a_result(tmp_path: Path) -> None:
     assert asked(tmp_path / "socket", b'{"jsonrpc":"2.0","id":1,"result":[1]}\n') == [1]
 
