@@ -161,6 +161,7 @@ def _make_exposures(config: FilterConfig, table: Table, binding: Binding, notes:
 
 def _serve(config: FilterConfig, made: _SetUp, observers: Observers, closing: contextlib.ExitStack) -> int:
     from bucatini.api.vm import open_link
+    from bucatini.api.waiting import hold_signals
     from bucatini.engine.filter.filter import Filter, FilterParts
 
     say = observers.say if config.observe.quiet else observers.warn
@@ -188,6 +189,7 @@ def _serve(config: FilterConfig, made: _SetUp, observers: Observers, closing: co
     if made.exposures is not None:
         made.exposures.say = say
     engine.loop.add_reader(made.table, engine.fail, "nft ended, and the table of address translation with it")
+    hold_signals()
     engine.start()
     engine.loop.run_until_complete(_run(config, made, engine, observers))
     if engine.failure:

@@ -175,11 +175,14 @@ def _of_tap(spec: LinkSpec, number: int) -> tuple[Any, Offloads]:
 
 
 def until_ended(ready: Callable[[], None]) -> Callable[[], Awaitable[int]]:
-    """What `session.serve_all` waits for: a signal. `ready` is called once signals are heard."""
+    """What `session.serve_all` waits for: a signal. `ready` is called once signals are heard. To be called when nothing
+    is left to do but to serve.
+    """
+    from bucatini.api.waiting import Waiting, hold_signals
+
+    hold_signals()
 
     async def wait() -> int:
-        from bucatini.api.waiting import Waiting
-
         waiting = Waiting(None)
         try:
             ready()

@@ -9,9 +9,16 @@ from typing import Any
 
 from bucatini.base.errors import HostError
 
-__all__ = ["Waiting"]
+__all__ = ["Waiting", "hold_signals"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+
+
+def hold_signals() -> None:
+    """Have a signal that ends us wait until a `Waiting` hears it: raised in the middle of the loop that is about to
+    run, it would end us well and noisily.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 class Waiting:
@@ -32,6 +39,7 @@ class Waiting:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._loop.add_signal_handler(number, self._end, 0)
                 self._handled.append(number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if agent is not None:
             self._loop.add_reader(agent, self._agent_ended)
         self._exit_fd = exit_fd
