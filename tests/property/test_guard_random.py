@@ -243,5 +243,5 @@ def test_snooping_never_raises_and_stays_small(faithful: bool, script: list[tupl
             admit_to_guest(view, bound, Everything())
             change = snoop.to_guest(view, float(turn))
             assert (bound.revision != before) == (change != 0)
-    assert len(snoop._awaited) <= 8
+    assert len(snoop._awaited._open) <= 8
     assert len(snoop._identities._known) <= 4

@@ -23,7 +23,7 @@ from scapy.packet import Raw
 from bucatini.base.address import pack
 from bucatini.base.reasons import DropReason
 from bucatini.guard.snoop import Change
-from bucatini.wire.dhcp import ACK, BOOTREPLY, NAK, OFFER, DhcpMessage, DhcpOption, emit_dhcp
+from bucatini.wire.dhcp import ACK, BOOTREPLY, DISCOVER, NAK, OFFER, DhcpMessage, DhcpOption, emit_dhcp
 
 MAC, OTHER_MAC, HOST_MAC = "02:00:00:00:00:01", "02:00:00:00:00:09", "02:00:00:00:00:fe"
 L, G, D = "192.168.0.2", "192.168.0.1", "10.9.9.9"
@@ -47,8 +47,10 @@ def patched(frame: bytes, at: int, value: int) -> bytes:
     return frame[:at] + bytes([value]) + frame[at + 1 :]
 
 
-def udp(source: str, sport: int, to: str, dport: int, chaddr: bytes = CHADDR) -> bytes:
-    body = emit_dhcp(DhcpMessage(1, 7, chaddr=chaddr.ljust(16, b"\0"), options={53: b"\1"})) if dport == 67 else b"text"
+def udp(source: str, sport: int, to: str, dport: int, chaddr: bytes = CHADDR, kind: int = DISCOVER) -> bytes:
+    """To port 67 a DHCP message, of transaction 7."""
+    message = DhcpMessage(1, 7, chaddr=chaddr.ljust(16, b"\0"), options={53: bytes([kind])})
+    body = emit_dhcp(message) if dport == 67 else b"text"
     return ether(IP(src=source, dst=to) / UDP(sport=sport, dport=dport) / Raw(body))
 
 

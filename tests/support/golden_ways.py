@@ -29,7 +29,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from bucatini.base.address import pack
-from bucatini.wire.dhcp import NAK
+from bucatini.wire.dhcp import NAK, REQUEST
 from support.fakehost import ETH_P_ALL, HOST4, PACKET_OUTGOING, FakeHost, Namespace, read_all
 from support.golden import (
     ALL,
@@ -132,7 +132,7 @@ class FilterWay:
 
     def server_says(self, frame: bytes) -> None:
         """The guest asks in transaction 7, and has heard this answer, if it may, when we return."""
-        assert self.passes(udp("0.0.0.0", 68, ALL, PORT))
+        assert self.passes(udp("0.0.0.0", 68, ALL, PORT, kind=REQUEST))
         self._bridge.send(frame)
         self._heard(self._bridge)
 

@@ -115,6 +115,10 @@ class Binding:
         self._lease_dns = frozenset(dns)
         self._lease_changed()
 
+    def shorten(self, seconds: float, now: float) -> None:
+        """The lease may have been made to end so soon; it never ends later by this."""
+        self.until = min(self.until, now + max(0.0, seconds - self.margin))
+
     def clear(self) -> None:
         """The lease was taken or given back: its address is nobody's at once."""
         self.address = NO_ADDRESS
@@ -160,6 +164,12 @@ class Binding:
         self._learned[address] = until
         self._forget_seen()
         return True
+
+    def shorten_learned(self, address: bytes, seconds: float, now: float) -> None:
+        """The same for a learned address; nothing happens when there is no such."""
+        if address in self._learned:
+            self._learned[address] = min(self._learned[address], now + max(0.0, seconds - self.margin))
+            self._forget_seen()
 
     def unlearn(self, address: bytes) -> None:
         """Take back what `learn` gave; nothing happens when it did not."""

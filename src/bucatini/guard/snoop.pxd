@@ -8,8 +8,7 @@ from bucatini.guard.frame cimport Frame
 cdef class Snoop:
     cdef public Binding binding
     cdef public bint faithful
-    cdef public dict _awaited
-    cdef public object _identities
+    cdef public object _awaited, _declined, _identities
     cdef public double _lease_seconds
 
     cpdef long from_guest(self, Frame frame, double now) except? -1

@@ -7,9 +7,15 @@ lease time) changes nothing. Renewal is one more ACK; expiry is the binding's.
 
 An answer counts when all of this holds: it comes from a server that the binding names, and says so itself where it says
 anything (option 54); it is for this client's hardware address, whether it was sent to its MAC or to all (RFC 2131 4.1:
-clients that cannot take unicast yet); and its transaction was begun by this guest not long before. Each transaction is
-used once: a repeated answer cannot stretch a lease, at worst the lease is remembered to end as early as the first
-answer said. So a neighbour that can forge the server's address still cannot make a lease unasked.
+clients that cannot take unicast yet); and this guest asked for it not long before. Each request is answered once, so a
+neighbour that can forge the server's address still cannot make a lease unasked, nor stretch one.
+
+A guest may want us to believe in a lease that the server has ended: what it can do about the server's, it must not be
+able to do unseen. Requests are let through in an order that leaves no doubt: no RELEASE or DECLINE while an answer is
+awaited, whose ACK would bind again what was given back; no more transactions at a time than are remembered; about one
+address, the leased one. An ACK need not come past us (sent to an address for which the guest answers no ARP), so a
+request for a shorter lease shortens it here at once. And DECLINE, which puts an address out of use, is let pass for the
+leased address only, and for few of them.
 
 A server that goes by client identifiers (RFC 4361) gives one guest as many leases as it invents names. At most
 `MAXIMUM_IDENTITIES` are let pass in the time of a lease.
@@ -18,8 +24,9 @@ is a MAC address (RFC 2132 section 9.14) must be the guest's own; a DUID is anyb
 that goes by MAC addresses alone (dnsmasq: `dhcp-ignore-clid`) is safe from that.
 
 Servers do not agree about an option that comes twice: RFC 3396 puts the parts together, dnsmasq and udhcpd believe the
-first. A request that says twice what decides it is two requests, one for us and one for the server, and does not pass;
-neither does one that goes on in the fields for file names, which no client needs.
+first; nor about one of another length than it has. A request that says twice what decides it, or says it so, is two
+requests, one for us and one for the server, and does not pass; neither does one that goes on in the fields for file
+names, which no client needs, or that claims to have been relayed (RFC 3046, RFC 3011).
 
 `faithful` learns as Softnet 0.19.0 does, for better or worse: only from what was sent to the guest's MAC, from the
 gateway's address, without regard to transaction, hardware address or server, and nothing from the guest.
@@ -32,15 +39,14 @@ from __future__ import annotations
 from enum import IntEnum
 
 from bucatini.base.reasons import DropReason
+from bucatini.guard.asked import DECLINED_SECONDS, Awaited, Identities
 from bucatini.guard.binding import Binding
 from bucatini.guard.frame import DHCP_REQUEST, IPV4, SERVER, Frame
-from bucatini.guard.identities import Identities
 from bucatini.wire.dhcp import (
     ACK,
     BOOTREPLY,
     CLIENT_PORT,
     DECLINE,
-    DISCOVER,
     FIXED_LENGTH,
     NAK,
     RELEASE,
@@ -53,22 +59,20 @@ from bucatini.wire.dhcp import (
 
 __all__ = ["Change", "Snoop"]
 
-MAXIMUM_TRANSACTIONS = 8
-"""Whose answers are awaited; the oldest is forgotten. A client has one at a time, firmware and a system two."""
-TRANSACTION_SECONDS = 120.0
-"""RFC 2131 4.1: a client waits 64 seconds at most before it asks again."""
-
 ETHERNET = b"\x01"
 """Type of a client identifier that is a MAC address."""
 PAD, OVERLOAD, END = 0, 52, 255
-DECISIVE = frozenset(
-    (
-        DhcpOption.REQUESTED_ADDRESS,
-        DhcpOption.MESSAGE_TYPE,
-        DhcpOption.SERVER_IDENTIFIER,
-        DhcpOption.CLIENT_IDENTIFIER,
-    )
-)
+RELAY_INFORMATION, SUBNET_SELECTION = 82, 118
+NOT_OF_CLIENTS = frozenset((OVERLOAD, RELAY_INFORMATION, SUBNET_SELECTION))
+DECISIVE = {
+    DhcpOption.REQUESTED_ADDRESS: 4,
+    DhcpOption.LEASE_TIME: 4,
+    DhcpOption.MESSAGE_TYPE: 1,
+    DhcpOption.SERVER_IDENTIFIER: 4,
+    DhcpOption.CLIENT_IDENTIFIER: None,
+    DhcpOption.RAPID_COMMIT: 0,
+}
+"""What servers go by, and how many bytes it has; None: any number."""
 
 DHCP_SPOOF = int(DropReason.DHCP_SPOOF)
 DHCP_STARVATION = int(DropReason.DHCP_STARVATION)
@@ -89,15 +93,16 @@ class Change(IntEnum):
 class Snoop:
     """Watches one guest's DHCP, and is the only one that writes its binding's lease."""
 
-    __slots__ = ("_awaited", "_identities", "_lease_seconds", "binding", "faithful")
+    __slots__ = ("_awaited", "_declined", "_identities", "_lease_seconds", "binding", "faithful")
 
     def __init__(self, binding: Binding, faithful: bool = False) -> None:
         self.binding = binding
         self.faithful = faithful
-        self._awaited: dict[int, float] = {}
-        """Transactions and until when they may be answered, the oldest first."""
+        self._awaited = Awaited()
         self._identities = Identities()
         """Client identifiers seen."""
+        self._declined = Identities()
+        """Addresses."""
         self._lease_seconds = 0.0
 
     def from_guest(self, frame: Frame, now: float) -> int:
@@ -113,12 +118,13 @@ class Snoop:
         if len(identity) == 7 and identity[:1] == ETHERNET and identity[1:] != self.binding.mac:
             return DHCP_SPOOF
         if kind in (RELEASE, DECLINE):
-            self._give_back(request, kind)
-            return 0
+            return self._give_back(request, kind, now)
+        if not self._is_about_itself(request, now):
+            return DHCP_SPOOF
         if not self._identities.knows(identity, now, self._lease_seconds):
             return DHCP_STARVATION
-        if kind in (DISCOVER, REQUEST):  # DISCOVER: RFC 4039 lets the server answer it with an ACK
-            self._await(request.xid, now)
+        if kind == REQUEST or DhcpOption.RAPID_COMMIT in request.options:  # RFC 4039: an ACK without a REQUEST
+            return self._ask(request, now)
         return 0
 
     def to_guest(self, frame: Frame, now: float) -> Change:
@@ -136,17 +142,29 @@ class Snoop:
 
     # -- what the guest says
 
-    def _give_back(self, request: DhcpMessage, kind: int) -> None:
+    def _is_about_itself(self, request: DhcpMessage, now: float) -> bool:
+        """Whether the address that the guest says it has is its own, as far as we know of one."""
+        said, leased = request.ciaddr, self.binding.leased
+        return leased is None or said == leased or not any(said) or self.binding.holds(said, now)
+
+    def _give_back(self, request: DhcpMessage, kind: int, now: float) -> int:
         """RFC 2131 4.4.4, 4.4.6 and table 5: RELEASE names its address in `ciaddr`, DECLINE in option 50."""
         given = request.ciaddr if kind == RELEASE else request.options.get(DhcpOption.REQUESTED_ADDRESS)
-        if given == self.binding.leased:
-            self.binding.clear()
+        if given is None or given != self.binding.leased or self._awaited.has_any(now):
+            return DHCP_SPOOF
+        if kind == DECLINE and not self._declined.knows(given, now, DECLINED_SECONDS):
+            return DHCP_STARVATION
+        self.binding.clear()
+        return 0
 
-    def _await(self, xid: int, now: float) -> None:
-        self._awaited.pop(xid, None)
-        self._awaited[xid] = now + TRANSACTION_SECONDS
-        if len(self._awaited) > MAXIMUM_TRANSACTIONS:
-            del self._awaited[next(iter(self._awaited))]
+    def _ask(self, request: DhcpMessage, now: float) -> int:
+        """A request that may be answered with a lease."""
+        if not self._awaited.begin(request.xid, now):
+            return DHCP_STARVATION
+        seconds = request.options.get(DhcpOption.LEASE_TIME)
+        if seconds is not None:
+            self.binding.shorten(float(int.from_bytes(seconds, "big")), now)
+        return 0
 
     # -- what the guest is told
 
@@ -167,18 +185,18 @@ class Snoop:
         server = answer.options.get(DhcpOption.SERVER_IDENTIFIER)
         if server is not None and server not in self.binding.servers:
             return False
-        return now < self._awaited.get(answer.xid, now)
+        return self._awaited.has(answer.xid, now)
 
     def _take(self, answer: DhcpMessage, now: float) -> Change:
         kind = _kind(answer)
         if kind == NAK:
-            self._awaited.pop(answer.xid, None)
+            self._awaited.answered(answer.xid)
             self.binding.clear()
             return Change.WITHDRAWN
         seconds = answer.options.get(DhcpOption.LEASE_TIME, b"")
         if kind != ACK or len(seconds) != 4 or (not self.faithful and not any(answer.yiaddr)):
             return Change.NONE
-        self._awaited.pop(answer.xid, None)
+        self._awaited.answered(answer.xid)
         self._lease_seconds = float(int.from_bytes(seconds, "big"))
         before = self.binding.leased
         resolvers = answer.options.get(DhcpOption.DNS, b"")
@@ -188,18 +206,23 @@ class Snoop:
 
 
 def _is_ambiguous(data: bytes) -> bool:
-    """Whether a message that can be parsed says twice what decides it, or may say more in fields that are not read by
-    all.
+    """Whether a message that can be parsed says twice or in an odd length what decides it, may say more in fields that
+    are not read by all, or says what only relays may.
     """
     seen: set[int] = set()
     at = FIXED_LENGTH + 4
     while at + 1 < len(data) and data[at] != END:
         code = data[at]
-        if code == OVERLOAD or code in seen:
+        if code == PAD:
+            at += 1
+            continue
+        if code in NOT_OF_CLIENTS or code in seen:
             return True
         if code in DECISIVE:
             seen.add(code)
-        at += 1 if code == PAD else 2 + data[at + 1]
+            if DECISIVE[code] not in (None, data[at + 1]):
+                return True
+        at += 2 + data[at + 1]
     return False
 
 

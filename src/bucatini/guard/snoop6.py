@@ -8,8 +8,11 @@ Feed every IPv6 frame that was admitted. Two kinds of address become the guest's
   time (5.5.3 e), and so does this.
 * *leased*: an address in a REPLY to what this guest asked. Its own RELEASE and DECLINE end it at once.
 
-Both are believed only from an address that the binding names as a gateway, and a REPLY only when this guest began the
-transaction not long before, under the same client identifier. The resolvers that either names are the guest's too.
+Both are believed only from an address that the binding names as a gateway, and a REPLY only when this guest asked for
+it not long before, under the same client identifier. The resolvers that either names are the guest's too. What a guest
+might do to the server's lease and not to ours is kept from it as `snoop` does: nothing is given back while an answer is
+awaited, a request for a shorter life shortens it here at once, associations that servers may read in another way do not
+pass.
 
 A server gives as many addresses as a guest invents names for itself: at most `MAXIMUM_IDENTITIES` identity associations
 (RFC 8415 section 12) are let pass in ten minutes. The binding has a bound of its own for what is learned. And it gives
@@ -25,9 +28,9 @@ from __future__ import annotations
 import math
 
 from bucatini.base.reasons import DropReason
+from bucatini.guard.asked import DECLINED_SECONDS, Awaited, Identities
 from bucatini.guard.binding import Binding
 from bucatini.guard.frame import DHCPV6_REQUEST, ROUTER, SERVER, Frame
-from bucatini.guard.identities import Identities
 from bucatini.wire.dhcpv6 import (
     CLIENT_PORT,
     DECLINE,
@@ -35,6 +38,7 @@ from bucatini.wire.dhcpv6 import (
     RELEASE,
     REPLY,
     SERVER_PORT,
+    SOLICIT,
     Dhcp6Message,
     Dhcp6Option,
     parse_association,
@@ -44,10 +48,6 @@ from bucatini.wire.ndp import RDNSS, Prefix, RouterAdvertisement, parse_ndp
 
 __all__ = ["Snoop6"]
 
-MAXIMUM_TRANSACTIONS = 8
-"""Whose answers are awaited; the oldest is forgotten."""
-TRANSACTION_SECONDS = 630.0
-"""RFC 8415 7.6: REB_MAX_RT, the longest that a client waits before it asks again, and 5 % more (section 15)."""
 MAXIMUM_RESOLVERS = 8
 """Believed of one message."""
 TWO_HOURS = 7200.0
@@ -55,7 +55,6 @@ TWO_HOURS = 7200.0
 ASSOCIATIONS = frozenset((Dhcp6Option.IA_NA, Dhcp6Option.IA_TA, Dhcp6Option.IA_PD))
 MAC_HEADS = {bytes((0, 1, 0, 1)): 8, bytes((0, 3, 0, 1)): 4}
 """DUIDs of an Ethernet address, with a time and without: how they begin, and where the address does."""
-LEASES = (Dhcp6Option.IA_NA, Dhcp6Option.IA_TA)
 
 DHCP_SPOOF = int(DropReason.DHCP_SPOOF)
 DHCP_STARVATION = int(DropReason.DHCP_STARVATION)
@@ -64,14 +63,16 @@ DHCP_STARVATION = int(DropReason.DHCP_STARVATION)
 class Snoop6:
     """Watches one guest's network, and is the only one that writes its binding's learned addresses."""
 
-    __slots__ = ("_announced", "_associations", "_awaited", "_replied", "binding")
+    __slots__ = ("_announced", "_associations", "_awaited", "_declined", "_replied", "binding")
 
     def __init__(self, binding: Binding) -> None:
         self.binding = binding
-        self._awaited: dict[int, tuple[float, bytes]] = {}
-        """Transactions, until when they may be answered and whose they are, the oldest first."""
+        self._awaited = Awaited()
+        """By number and client."""
         self._associations = Identities()
         """Kind, number and client of each identity association."""
+        self._declined = Identities()
+        """Addresses."""
         self._announced: tuple[bytes, ...] = ()
         self._replied: tuple[bytes, ...] = ()
         """Resolvers: of the last router advertisement, of the last REPLY."""
@@ -89,11 +90,18 @@ class Snoop6:
         for code, data in request.options:
             if code in ASSOCIATIONS and not self._associations.knows(bytes((code,)) + data[:4] + client, now):
                 return DHCP_STARVATION
+        leases = _leases(request)
+        if leases is None:
+            return DHCP_SPOOF
         if request.kind in (RELEASE, DECLINE):
-            for address, _ in _leases(request):
-                self.binding.unlearn(address)
-        else:
-            self._await(request.transaction, client, now)
+            return self._give_back(request.kind, leases, now)
+        # A SOLICIT is answered with an ADVERTISE, which gives nothing, unless it says otherwise (RFC 8415 21.14).
+        is_answered = request.kind != SOLICIT or request.first(Dhcp6Option.RAPID_COMMIT) is not None
+        if is_answered and not self._awaited.begin((request.transaction, client), now):
+            return DHCP_STARVATION
+        for address, valid in leases:
+            if valid and is_answered:  # 0: the client does not mind
+                self.binding.shorten_learned(address, _seconds(valid), now)
         return 0
 
     def to_guest(self, frame: Frame, now: float) -> None:
@@ -134,21 +142,27 @@ class Snoop6:
 
     # -- servers
 
-    def _await(self, transaction: int, client: bytes, now: float) -> None:
-        self._awaited.pop(transaction, None)
-        self._awaited[transaction] = now + TRANSACTION_SECONDS, client
-        if len(self._awaited) > MAXIMUM_TRANSACTIONS:
-            del self._awaited[next(iter(self._awaited))]
+    def _give_back(self, kind: int, leases: list[tuple[bytes, int]], now: float) -> int:
+        """Addresses that the guest has, each by name."""
+        if not leases or self._awaited.has_any(now):
+            return DHCP_SPOOF
+        if not all(now < self.binding.until_of(address) for address, _ in leases):
+            return DHCP_SPOOF
+        if kind == DECLINE and not all(self._declined.knows(address, now, DECLINED_SECONDS) for address, _ in leases):
+            return DHCP_STARVATION
+        for address, _ in leases:
+            self.binding.unlearn(address)
+        return 0
 
     def _hear_server(self, frame: Frame, now: float) -> None:
         answer = parse_dhcpv6(frame.datagram())
         if answer is None or answer.kind != REPLY:
             return
-        until, client = self._awaited.get(answer.transaction, (now, b""))
-        if now >= until or (answer.first(Dhcp6Option.CLIENT_IDENTIFIER) or b"") != client:
+        transaction = answer.transaction, answer.first(Dhcp6Option.CLIENT_IDENTIFIER) or b""
+        if not self._awaited.has(transaction, now):
             return
-        del self._awaited[answer.transaction]
-        for address, valid in _leases(answer):
+        self._awaited.answered(transaction)
+        for address, valid in _leases(answer) or ():
             if valid:
                 self.binding.learn(address, now + max(0.0, _seconds(valid) - self.binding.margin), now)
             else:
@@ -162,14 +176,23 @@ class Snoop6:
         self.binding.name_resolvers((*self._announced, *self._replied))
 
 
-def _leases(message: Dhcp6Message) -> list[tuple[bytes, int]]:
-    """Addresses in the identity associations of a message, with how long they are valid, seconds."""
+def _leases(message: Dhcp6Message) -> list[tuple[bytes, int]] | None:
+    """Addresses in the identity associations of a message, with how long they are valid, seconds. None when one cannot
+    be read to its end.
+    """
     found = []
     for code, data in message.options:
-        association = parse_association(code, data) if code in LEASES else None
-        for kind, body in () if association is None else association.options:
-            if kind == Dhcp6Option.IA_ADDRESS and len(body) >= 24:
-                found.append((body[:16], int.from_bytes(body[20:24], "big")))
+        if code not in ASSOCIATIONS:
+            continue
+        association = parse_association(code, data)
+        if association is None:
+            return None
+        for kind, body in association.options:
+            if kind != Dhcp6Option.IA_ADDRESS:
+                continue
+            if len(body) < 24:
+                return None
+            found.append((body[:16], int.from_bytes(body[20:24], "big")))
     return found
 
 

@@ -28,7 +28,7 @@ from bucatini.guard.admit import (
 from bucatini.guard.binding import Binding
 from bucatini.guard.frame import Frame
 from bucatini.guard.snoop import Change, Snoop
-from bucatini.wire.dhcp import NAK
+from bucatini.wire.dhcp import NAK, REQUEST
 from support.golden import (
     ALL,
     CHADDR,
@@ -155,7 +155,7 @@ def test_what_is_learned(row: Learning, faithful: bool, state: str) -> None:
     bound = binding(state)
     before = (bound.leased, bound.until, bound.dns)
     snoop = Snoop(bound, faithful)
-    assert snoop.from_guest(view(udp("0.0.0.0", 68, ALL, 67), faithful), 1000.0) == 0  # transaction 7
+    assert snoop.from_guest(view(udp("0.0.0.0", 68, ALL, 67, kind=REQUEST), faithful), 1000.0) == 0  # transaction 7
     found = snoop.to_guest(view(row.frame, faithful), 1000.0)
     expected = row.faithful if faithful else row.ours
     if expected is Change.LEASED and state != NONE:
@@ -181,7 +181,7 @@ def test_what_is_learned(row: Learning, faithful: bool, state: str) -> None:
 def test_lease_times(seconds: int, until: float, faithful: bool) -> None:
     bound = binding(NONE)
     snoop = Snoop(bound, faithful)
-    snoop.from_guest(view(udp("0.0.0.0", 68, ALL, 67), faithful), 1000.0)
+    snoop.from_guest(view(udp("0.0.0.0", 68, ALL, 67, kind=REQUEST), faithful), 1000.0)
     snoop.to_guest(view(answer(lease=seconds.to_bytes(4, "big")), faithful), 1000.0)
     assert bound.until == pytest.approx(until)
     assert bound.state(1000.0) == (2 if seconds == 0 else 1)
@@ -199,15 +199,15 @@ def test_a_life(faithful: bool) -> None:
         return DropReason(reason or snoop.from_guest(seen, now))
 
     assert speaks(ip(L, "1.1.1.1"), 0.0) is R.SOURCE_NOT_GUEST
-    assert speaks(udp("0.0.0.0", 68, ALL, 67), 0.0) is PASS
+    assert speaks(udp("0.0.0.0", 68, ALL, 67, kind=REQUEST), 0.0) is PASS
     snoop.to_guest(view(answer(lease=SECONDS), faithful), 0.0)
     assert speaks(ip(L, "1.1.1.1"), 599.8) is PASS
-    assert speaks(udp(L, 68, G, 67), 599.8) is PASS
+    assert speaks(udp(L, 68, G, 67, kind=REQUEST), 599.8) is PASS
     snoop.to_guest(view(answer(lease=SECONDS, yiaddr="192.168.0.7"), faithful), 599.8)
     assert speaks(ip(L, "1.1.1.1"), 599.8) is R.SOURCE_NOT_GUEST
     assert speaks(ip("192.168.0.7", "1.1.1.1"), 600.0) is PASS
     assert speaks(ip("192.168.0.7", "1.1.1.1"), 1199.8) is R.LEASE_EXPIRED
-    assert speaks(udp("0.0.0.0", 68, ALL, 67), 1200.0) is PASS
+    assert speaks(udp("0.0.0.0", 68, ALL, 67, kind=REQUEST), 1200.0) is PASS
     snoop.to_guest(view(answer(NAK), faithful), 1200.0)
     assert speaks(arp("0.0.0.0"), 1200.0) is PASS
     assert speaks(ip("192.168.0.7", "1.1.1.1"), 1200.0) is R.SOURCE_NOT_GUEST

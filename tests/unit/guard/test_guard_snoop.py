@@ -153,11 +153,58 @@ def test_one_transaction_makes_one_lease(wire: Wire) -> None:
 
 
 def test_a_few_transactions_are_awaited(wire: Wire) -> None:
-    for xid in range(1, 10):
+    """Behind them none begins: one that is forgotten could be answered unseen."""
+    for xid in range(8):
         assert wire.ask("request", xid=xid) is DropReason.NONE
-    assert wire.answer("ack", xid=1) is Change.NONE
-    assert wire.answer("ack", xid=2) is Change.LEASED
-    assert wire.answer("ack", xid=9) is Change.RENEWED
+    assert wire.ask("request", xid=8) is DropReason.DHCP_STARVATION
+    assert wire.ask("request", xid=3) is DropReason.NONE, "asked again"
+    assert wire.answer("ack", xid=8) is Change.NONE
+    assert wire.answer("ack", xid=0) is Change.LEASED
+    assert wire.ask("request", xid=8) is DropReason.NONE, "there is room again"
+    assert wire.ask("request", 121.0, xid=9) is DropReason.NONE, "the others are over"
+
+
+def test_every_request_has_its_answer(wire: Wire) -> None:
+    """Two under one number: the second answer, for a shorter time or another address, is as good as the first."""
+    assert wire.ask("request") is DropReason.NONE
+    assert wire.ask("request") is DropReason.NONE
+    assert wire.answer("ack", seconds=3600) is Change.LEASED
+    assert wire.answer("ack", seconds=120) is Change.RENEWED
+    assert wire.binding.until == 120.0
+    assert wire.answer("ack", seconds=3600) is Change.NONE, "nobody asked a third time"
+
+
+def test_a_shorter_lease_that_was_asked_for(wire: Wire) -> None:
+    """Its ACK may go another way; until it has come the lease is taken for that short."""
+    wire.lease(0.0)
+    asked = {"options": [("lease_time", 120)]}
+    assert wire.ask("request", 10.0, source=OWN, xid=8, ciaddr=OWN, **asked) is DropReason.NONE
+    assert wire.binding.until == 130.0
+    assert wire.answer("ack", 10.0, xid=8, seconds=600) is Change.RENEWED
+    assert wire.binding.until == 610.0
+    assert wire.ask("request", 20.0, xid=9, options=[("lease_time", 7200)]) is DropReason.NONE
+    assert wire.binding.until == 610.0
+
+
+def test_nothing_is_given_back_while_an_answer_is_awaited(wire: Wire) -> None:
+    """Its ACK would bind what the server has taken back."""
+    wire.lease()
+    assert wire.ask("request", 1.0, source=OWN, xid=8, ciaddr=OWN) is DropReason.NONE
+    assert wire.ask("release", 1.0, source=OWN, ciaddr=OWN) is DropReason.DHCP_SPOOF
+    assert wire.ask("decline", 1.0, options=[("requested_addr", OWN)]) is DropReason.DHCP_SPOOF
+    assert wire.answer("ack", 1.0, xid=8) is Change.RENEWED
+    assert wire.ask("release", 1.0, source=OWN, ciaddr=OWN) is DropReason.NONE
+
+
+@pytest.mark.parametrize("kind", ["request", "inform"])
+def test_the_address_it_says_it_has(wire: Wire, kind: str) -> None:
+    """Before we know of a lease any; then its own, lest the server gives it another behind our back."""
+    assert wire.ask(kind, ciaddr="192.168.0.9") is DropReason.NONE
+    wire.lease()
+    assert wire.ask(kind, 1.0, ciaddr="192.168.0.9") is DropReason.DHCP_SPOOF
+    assert wire.ask(kind, 1.0, ciaddr=OWN) is DropReason.NONE
+    wire.binding.bind(pack("192.168.0.9"))
+    assert wire.ask(kind, 1.0, ciaddr="192.168.0.9") is DropReason.NONE
 
 
 def test_nak_ends_the_lease(wire: Wire) -> None:
@@ -180,12 +227,35 @@ def test_after_decline_the_address_is_no_longer_the_guests(wire: Wire) -> None:
     assert wire.binding.state(1.0) is LeaseState.NONE
 
 
-def test_giving_back_something_else_changes_nothing(wire: Wire) -> None:
+def test_what_is_not_its_own_cannot_be_given_back(wire: Wire) -> None:
+    assert wire.ask("release", 0.0, ciaddr=OWN) is DropReason.DHCP_SPOOF
     wire.lease()
-    assert wire.ask("release", 1.0, source=OWN, ciaddr="192.168.0.9") is DropReason.NONE
-    assert wire.ask("decline", 1.0, options=[("requested_addr", "192.168.0.9")]) is DropReason.NONE
-    assert wire.ask("decline", 1.0) is DropReason.NONE
+    assert wire.ask("release", 1.0, source=OWN, ciaddr="192.168.0.9") is DropReason.DHCP_SPOOF
+    assert wire.ask("decline", 1.0, options=[("requested_addr", "192.168.0.9")]) is DropReason.DHCP_SPOOF
+    assert wire.ask("decline", 1.0) is DropReason.DHCP_SPOOF
     assert wire.binding.state(1.0) is LeaseState.LEASED
+
+
+def test_few_addresses_are_declined(wire: Wire) -> None:
+    """Each is out of use at the server for a while."""
+    for number in range(6):
+        address = f"192.168.0.{10 + number}"
+        wire.ask("request", float(number))
+        wire.answer("ack", float(number), yiaddr=address)
+        told = wire.ask("decline", float(number), options=[("requested_addr", address)])
+        assert told is (DropReason.NONE if number < 4 else DropReason.DHCP_STARVATION)
+
+
+@pytest.mark.parametrize(
+    ("code", "data"), [(53, b"\x03\0"), (50, bytes(5)), (51, bytes(3)), (54, bytes(8)), (80, b"\0"), (82, b"\1\1a"),
+                       (118, bytes(4))],
+)  # fmt: skip
+def test_what_servers_could_read_otherwise(wire: Wire, code: int, data: bytes) -> None:
+    """An odd length of what decides; what only a relay may say."""
+    raw = b"\x63\x82\x53\x63" + (b"" if code == 53 else b"\x35\1\x03") + bytes((code, len(data))) + data + b"\xff"
+    layers = BOOTP(xid=7, chaddr=CHADDR) / Raw(raw)
+    frame = view(Ether(src=MAC) / IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / layers)
+    assert wire.snoop.from_guest(frame, 0.0) == DropReason.DHCP_SPOOF
 
 
 def identity(number: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from scapy.layers.dhcp6 import (
     DUID_LLT,
     DHCP6_Decline,
     DHCP6_Release,
+    DHCP6_Renew,
     DHCP6_Reply,
     DHCP6_Request,
     DHCP6_Solicit,
@@ -22,6 +23,7 @@ from scapy.layers.dhcp6 import (
     DHCP6OptIA_PD,
     DHCP6OptIA_TA,
     DHCP6OptIAAddress,
+    DHCP6OptRapidCommit,
     DHCP6OptServerId,
 )
 from scapy.layers.inet import UDP
@@ -33,6 +35,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrFragment,
 )
 from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
 from bucatini.base.address import pack, text
 from bucatini.base.reasons import DropReason
@@ -221,11 +224,46 @@ class TestLeased:
     @pytest.mark.parametrize("message", [DHCP6_Release, DHCP6_Decline])
     def test_given_back(self, wire: Wire, message: Any) -> None:
         wire.lease()
-        assert wire.ask(message(trid=8), association("fd55::1:8")) is DropReason.NONE
-        assert wire.speaks(LEASED) is DropReason.NONE, "that was another address"
+        assert wire.ask(message(trid=8), association("fd55::1:8")) is DropReason.DHCP_SPOOF, "that is not its own"
+        assert wire.ask(message(trid=8), DHCP6OptIA_NA(iaid=1)) is DropReason.DHCP_SPOOF, "that says nothing"
+        assert wire.speaks(LEASED) is DropReason.NONE
         assert wire.ask(message(trid=9), association()) is DropReason.NONE
         assert wire.speaks(LEASED) is DropReason.SOURCE_NOT_GUEST
         wire.answer(trid=9)
+
+    @pytest.mark.parametrize("message", [DHCP6_Release, DHCP6_Decline])
+    def test_not_given_back_while_an_answer_is_awaited(self, wire: Wire, message: Any) -> None:
+        wire.lease()
+        assert wire.ask(DHCP6_Renew(trid=8), association()) is DropReason.NONE
+        assert wire.ask(message(trid=9), association()) is DropReason.DHCP_SPOOF
+        wire.answer(association(), trid=8)
+        assert wire.ask(message(trid=9), association()) is DropReason.NONE
+
+    def test_few_addresses_are_declined(self, wire: Wire) -> None:
+        for number in range(6):
+            address = f"fd55::1:{number:x}"
+            wire.lease(address)
+            told = wire.ask(DHCP6_Decline(trid=9), association(address))
+            assert told is (DropReason.NONE if number < 4 else DropReason.DHCP_STARVATION)
+
+    def test_a_shorter_life_that_was_asked_for(self, wire: Wire) -> None:
+        """Its REPLY may go another way; until it has come the lease is taken for that short."""
+        wire.lease(seconds=3600)
+        assert wire.ask(DHCP6_Renew(trid=8), association(seconds=120), now=10.0) is DropReason.NONE
+        assert wire.binding.until_of(pack(LEASED)) == 130.0
+        wire.answer(association(seconds=600), now=10.0, trid=8)
+        assert wire.binding.until_of(pack(LEASED)) == 610.0
+        assert wire.ask(DHCP6_Renew(trid=9), association(seconds=0), now=20.0) is DropReason.NONE
+        assert wire.binding.until_of(pack(LEASED)) == 610.0, "0: the client does not mind"
+
+    @pytest.mark.parametrize("tail", [b"\0\0", b"\0\5\0\4aaaa"], ids=["stray bytes", "short address"])
+    @pytest.mark.parametrize("message", [DHCP6_Release, DHCP6_Request])
+    def test_what_servers_could_read_otherwise(self, wire: Wire, message: Any, tail: bytes) -> None:
+        wire.lease()
+        body = bytes(association())[4:] + tail
+        odd = Raw(b"\0\3" + len(body).to_bytes(2, "big") + body)
+        assert wire.ask(message(trid=8), odd) is DropReason.DHCP_SPOOF
+        assert wire.speaks(LEASED) is DropReason.NONE
 
     def test_taken_back(self, wire: Wire) -> None:
         """A lifetime of 0 in a REPLY, RFC 8415 18.2.10.1."""
@@ -236,7 +274,7 @@ class TestLeased:
     @pytest.mark.parametrize(
         "changed",
         [{"trid": 8}, {"client": duid(2)}, {"source": NEIGHBOUR6}, {"message": DHCP6_Solicit(trid=7)}, {"port": 1547},
-         {"now": 631.0}],
+         {"now": 121.0}],
         ids=["transaction", "client", "neighbour", "no reply", "port", "late"],
     )  # fmt: skip
     def test_not_believed(self, wire: Wire, changed: dict[str, Any]) -> None:
@@ -275,13 +313,25 @@ class TestLeased:
         assert not wire.binding._learned
 
     def test_transactions_are_few(self, wire: Wire) -> None:
-        for number in range(100):
-            assert wire.ask(DHCP6_Request(trid=number)) is DropReason.NONE
-        assert len(wire.snoop._awaited) == 8
-        wire.answer(association(), trid=91)
+        """Behind them none begins, until one is answered."""
+        told = [wire.ask(DHCP6_Request(trid=number)) for number in range(100)]
+        assert told == [DropReason.NONE] * 8 + [DropReason.DHCP_STARVATION] * 92
+        assert wire.ask(DHCP6_Solicit(trid=200)) is DropReason.NONE, "gives nothing"
+        wire.answer(association(), trid=9)
         assert not wire.binding._learned
-        wire.answer(association(), trid=92)
+        wire.answer(association(), trid=7)
         assert [text(address) for address in wire.binding._learned] == [LEASED]
+        assert wire.ask(DHCP6_Request(trid=9)) is DropReason.NONE
+
+    def test_rapid_commit(self, wire: Wire) -> None:
+        assert wire.ask(DHCP6_Solicit(trid=7), DHCP6OptRapidCommit(), DHCP6OptIA_NA(iaid=1)) is DropReason.NONE
+        wire.answer(association())
+        assert wire.speaks(LEASED) is DropReason.NONE
+
+    def test_a_solicit_gives_nothing(self, wire: Wire) -> None:
+        assert wire.ask(DHCP6_Solicit(trid=7), DHCP6OptIA_NA(iaid=1)) is DropReason.NONE
+        wire.answer(association())
+        assert not wire.binding._learned
 
 
 class TestIdentities:

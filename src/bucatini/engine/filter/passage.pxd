@@ -26,5 +26,5 @@ cdef class Passage:
     cpdef long _judge(self, long at, long length, double now) except? -1
     @cython.locals(frame=Frame, reason=long)
     cpdef long _judge_to_guest(self, long at, long length, double now) except? -1
-    @cython.locals(flags=long, kind=long, frame=Frame, ip=IpView, start=long, offset=long)
+    @cython.locals(flags=long, kind=long, frame=Frame, ip=IpView, start=long, offset=long, size=long)
     cpdef bint _header_fits(self, long at) except -1

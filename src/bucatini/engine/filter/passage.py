@@ -6,8 +6,8 @@ snooper.
 
 A virtio-net header of the guest's is a claim as well. It tells the host's kernel to write two bytes into the frame
 after it was judged, and how to cut it, so it must say what the frame itself says: complete the checksum of its own TCP
-or UDP header, cut by its own protocol. What is more than payload (DHCP, for one) is never cut: only the first piece of
-it would have been looked at. All else is dropped, and flags that mean nothing here are cleared. Links without such a
+or UDP header, cut by its own protocol, and not into a multitude. What is more than payload (DHCP, for one) is never
+cut: only the first piece of it would have been looked at. All else is dropped, and flags that mean nothing here are cleared. Links without such a
 header get an empty one: their frames are complete.
 
 Does not: read from links, or know when.
@@ -50,6 +50,8 @@ EMPTY_AT = 0
 FULL = (-errno.EAGAIN, -errno.ENOBUFS, -errno.ENOMEM)
 TCP, UDP = 6, 17
 CHECKSUM_OFFSET = {TCP: 16, UDP: 6}
+MAX_PIECES = 256
+"""Frames that one is cut into; the smallest segments of an IPv4 host (RFC 1122) make 120 of 64 KiB."""
 CUTS = {GSO_TCPV4: (4, TCP), GSO_TCPV6: (6, TCP)}
 
 
@@ -159,7 +161,8 @@ class Passage:
             return False
         if kind == GSO_NONE:
             return True
-        if frame.topic != PLAIN:
+        size = buf[at + 4] | buf[at + 5] << 8
+        if frame.topic != PLAIN or ip.end - ip.payload_at > size * MAX_PIECES:
             return False
         if kind == GSO_UDP_L4:
             return frame.protocol == UDP

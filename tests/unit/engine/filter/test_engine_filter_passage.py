@@ -282,6 +282,13 @@ def test_requests_for_leases_are_not_cut(virtio: Bench) -> None:
     assert virtio.from_guest(ASKS, vnet(NEEDS_CSUM, USO, size=250, start=34, offset=6)) == "offload"
 
 
+@pytest.mark.parametrize(("size", "said"), [(0, "offload"), (7, "offload"), (8, "")])
+def test_what_would_be_cut_into_a_multitude(virtio: Bench, size: int, said: str) -> None:
+    """2020 bytes behind the IP header: the kernel would cut, and stand still meanwhile, as long as it is told to."""
+    frame = out(IP(src=GUEST, dst=PUBLIC), TCP(sport=4000, dport=80, flags="S") / Raw(bytes(2000)))
+    assert virtio.from_guest(frame, vnet(NEEDS_CSUM, TCP4, size=size, start=34, offset=16)) == said
+
+
 def test_flags_that_mean_nothing_here(virtio: Bench) -> None:
     assert virtio.from_guest(SYN, vnet(2 | 4)) == ""
     assert virtio.host.recv(70000) == EMPTY + SYN
