@@ -436,26 +436,30 @@ class TestAutomatic:
         assert engine.forwards() == []
 
     def test_tcp_ports_come_and_go(self, both: Engine) -> None:
-        for near, far, direction in ((both.host.net, both.net, "in"), (both.net, both.host.net, "out")):
-            for loopback, port in ((LOOPBACK4, 8700), (LOOPBACK6, 8701)):
-                with far.listen(loopback, port) as listener:
-                    client = eventually(lambda near=near, loopback=loopback, port=port: attempt(near, loopback, port))
-                    with client, listener.accept()[0] as inside:
-                        exchanged(client, inside)
-                    assert (direction, "tcp", port, port) in both.forwards()
-                    assert all(way == direction for way, _, number, _ in both.forwards() if number == port)
-                eventually(lambda port=port: not any(number == port for _, _, number, _ in both.forwards()))
+        inward, outward = (both.host.net, both.net, "in"), (both.net, both.host.net, "out")
+        cases = [(*inward, LOOPBACK4, 8700), (*inward, LOOPBACK6, 8701)]
+        cases += [(*outward, LOOPBACK4, 8702), (*outward, LOOPBACK6, 8703)]
+        with contextlib.ExitStack() as listening:
+            listeners = [listening.enter_context(far.listen(loopback, port)) for _, far, _, loopback, port in cases]
+            for (near, _, direction, loopback, port), listener in zip(cases, listeners, strict=True):
+                client = eventually(lambda near=near, loopback=loopback, port=port: attempt(near, loopback, port))
+                with client, listener.accept()[0] as inside:
+                    exchanged(client, inside)
+                assert (direction, "tcp", port, port) in both.forwards()
+                assert all(way == direction for way, _, number, _ in both.forwards() if number == port)
+        eventually(lambda: not both.forwards())
 
     def test_udp_ports_come_and_go(self, both: Engine) -> None:
-        inward = (both.host.net, both.net, "in", 8702)
-        outward = (both.net, both.host.net, "out", 8703)
-        for near, far, direction, port in (inward, outward):
-            with far.bound(LOOPBACK4, port) as server:
+        inward = (both.host.net, both.net, "in", 8704)
+        outward = (both.net, both.host.net, "out", 8705)
+        with contextlib.ExitStack() as bound:
+            servers = [bound.enter_context(far.bound(LOOPBACK4, port)) for _, far, _, port in (inward, outward)]
+            for (near, _, direction, port), server in zip((inward, outward), servers, strict=True):
                 eventually(lambda way=direction, port=port: (way, "udp", port, port) in both.forwards())
                 with near.bound(LOOPBACK4) as client:
                     client.connect((LOOPBACK4, port))
                     echoed(client, server, b"found")
-            eventually(lambda: not both.forwards())
+        eventually(lambda: not both.forwards())
 
     def test_udp_follows_tcp(self, both: Engine) -> None:
         with both.net.listen("0.0.0.0", 8700):

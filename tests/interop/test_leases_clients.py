@@ -156,8 +156,10 @@ def test_dhclient_gives_back() -> None:
     with place() as here:
         guest = here.guests[0]
         assert guest.client.dhclient().bound() == FIRST
-        guest.client.kill()
         folder = guest.client.folder.name
+        # dhclient writes the lease after its script has told us of it.
+        here.until(lambda: Path(folder, "leases").read_text().rstrip().endswith("}"))
+        guest.client.kill()
         files = ["-lf", f"{folder}/leases", "-pf", f"{folder}/pid", "-sf", "/bin/true"]
         assert here.run(guest, "dhclient", "-4", "-r", *files, "eth0") == 0
         here.until(lambda: here.state(0) is LeaseState.NONE)

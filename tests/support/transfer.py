@@ -58,6 +58,8 @@ class Job(NamedTuple):
     half: bool = False
     pause: float = 0.0
     reset: str = ""
+    congestion: str = ""
+    """Of the guest's socket, as tcp(7) names it; empty leaves what its kernel does."""
 
 
 class Result(NamedTuple):
@@ -236,6 +238,8 @@ def _socket(job: Job, kind: int) -> socket.socket:
 
 def _tcp(job: Job, where: tuple[str, int]) -> None:
     sock = _socket(job, socket.SOCK_STREAM)
+    if job.congestion:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, job.congestion.encode())
     try:
         sock.connect(where)
         sock.sendall(json.dumps(job).encode().ljust(HEADER))

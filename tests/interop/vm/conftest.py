@@ -6,8 +6,8 @@ test with the parameters beside the engine, and what Debian's passt of March 202
 there; ours has no such table. `HANGS` before the text skips the case instead.
 
 What repeats something else belongs to the slow tests: Debian's passt, which does not change with us; of root's guests,
-what does not depend on who the user is (reboots, large transfers, every link but the stream); and the next guest on
-datagrams, who is like one after a reboot.
+what does not depend on who the user is (reboots, transfers, every link but the stream); the next guest on
+datagrams, who is like one after a reboot; and a reboot on a stream, of which the engine sees as little as on datagrams.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ def repeats(item: pytest.Function, combination: Combination) -> bool:
     if combination.kind == "debian":
         return True
     if combination.user == "root":
-        is_large = "big" in item.callspec.params.values() or item.path.stem == "test_vm_life"
-        return is_large or combination.link != "stream"
-    return item.originalname == "test_next_guest" and combination.link == "dgram"
+        return item.path.stem in ("test_vm_life", "test_vm_transfers") or combination.link != "stream"
+    return (item.originalname, combination.link) in (("test_next_guest", "dgram"), ("test_reboot", "stream"))
 
 
 @pytest.fixture(

@@ -7,8 +7,8 @@ snooper.
 A virtio-net header of the guest's is a claim as well. It tells the host's kernel to write two bytes into the frame
 after it was judged, and how to cut it, so it must say what the frame itself says: complete the checksum of its own TCP
 or UDP header, cut by its own protocol, and not into a multitude. What is more than payload (DHCP, for one) is never
-cut: only the first piece of it would have been looked at. All else is dropped, and flags that mean nothing here are cleared. Links without such a
-header get an empty one: their frames are complete.
+cut: only the first piece of it would have been looked at. All else is dropped, and flags that mean nothing here are
+cleared. Links without such a header get an empty one: their frames are complete.
 
 Does not: read from links, or know when.
 """
