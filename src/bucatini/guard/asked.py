@@ -66,6 +66,10 @@ class Awaited:
         """Whether any answer may come."""
         return any(now < until for until, _ in self._open.values())
 
+    def forget(self, transaction: object) -> None:
+        """None of its answers will come."""
+        self._open.pop(transaction, None)
+
     def answered(self, transaction: object) -> None:
         """One of its answers has come."""
         until, answers = self._open.pop(transaction, (0.0, 0))

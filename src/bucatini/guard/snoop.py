@@ -47,8 +47,10 @@ from bucatini.wire.dhcp import (
     BOOTREPLY,
     CLIENT_PORT,
     DECLINE,
+    DISCOVER,
     FIXED_LENGTH,
     NAK,
+    OFFER,
     RELEASE,
     REQUEST,
     SERVER_PORT,
@@ -99,6 +101,7 @@ class Snoop:
         self.binding = binding
         self.faithful = faithful
         self._awaited = Awaited()
+        """By number, and whether a DISCOVER asked for the ACK."""
         self._identities = Identities()
         """Client identifiers seen."""
         self._declined = Identities()
@@ -123,8 +126,9 @@ class Snoop:
             return DHCP_SPOOF
         if not self._identities.knows(identity, now, self._lease_seconds):
             return DHCP_STARVATION
-        if kind == REQUEST or DhcpOption.RAPID_COMMIT in request.options:  # RFC 4039: an ACK without a REQUEST
-            return self._ask(request, now)
+        # RFC 4039: an ACK without a REQUEST.
+        if kind == REQUEST or (kind == DISCOVER and DhcpOption.RAPID_COMMIT in request.options):
+            return self._ask(request, kind == DISCOVER, now)
         return 0
 
     def to_guest(self, frame: Frame, now: float) -> Change:
@@ -157,9 +161,9 @@ class Snoop:
         self.binding.clear()
         return 0
 
-    def _ask(self, request: DhcpMessage, now: float) -> int:
+    def _ask(self, request: DhcpMessage, rapid: bool, now: float) -> int:
         """A request that may be answered with a lease."""
-        if not self._awaited.begin(request.xid, now):
+        if not self._awaited.begin((request.xid, rapid), now):
             return DHCP_STARVATION
         seconds = request.options.get(DhcpOption.LEASE_TIME)
         if seconds is not None:
@@ -185,24 +189,30 @@ class Snoop:
         server = answer.options.get(DhcpOption.SERVER_IDENTIFIER)
         if server is not None and server not in self.binding.servers:
             return False
-        return self._awaited.has(answer.xid, now)
+        return self._awaited.has((answer.xid, False), now) or self._awaited.has((answer.xid, True), now)
 
     def _take(self, answer: DhcpMessage, now: float) -> Change:
         kind = _kind(answer)
+        if kind == OFFER:
+            self._awaited.forget((answer.xid, True))
         if kind == NAK:
-            self._awaited.answered(answer.xid)
+            self._answered(answer, now)
             self.binding.clear()
             return Change.WITHDRAWN
         seconds = answer.options.get(DhcpOption.LEASE_TIME, b"")
         if kind != ACK or len(seconds) != 4 or (not self.faithful and not any(answer.yiaddr)):
             return Change.NONE
-        self._awaited.answered(answer.xid)
+        self._answered(answer, now)
         self._lease_seconds = float(int.from_bytes(seconds, "big"))
         before = self.binding.leased
         resolvers = answer.options.get(DhcpOption.DNS, b"")
         dns = [resolvers[at : at + 4] for at in range(0, len(resolvers) - 3, 4)]
         self.binding.lease(answer.yiaddr, self._lease_seconds, now, dns)
         return Change.RENEWED if before == answer.yiaddr else Change.LEASED
+
+    def _answered(self, answer: DhcpMessage, now: float) -> None:
+        """Of the REQUEST, if there is one."""
+        self._awaited.answered((answer.xid, not self._awaited.has((answer.xid, False), now)))
 
 
 def _is_ambiguous(data: bytes) -> bool:

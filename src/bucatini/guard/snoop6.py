@@ -32,6 +32,7 @@ from bucatini.guard.asked import DECLINED_SECONDS, Awaited, Identities
 from bucatini.guard.binding import Binding
 from bucatini.guard.frame import DHCPV6_REQUEST, ROUTER, SERVER, Frame
 from bucatini.wire.dhcpv6 import (
+    ADVERTISE,
     CLIENT_PORT,
     DECLINE,
     INFINITE,
@@ -156,9 +157,11 @@ class Snoop6:
 
     def _hear_server(self, frame: Frame, now: float) -> None:
         answer = parse_dhcpv6(frame.datagram())
-        if answer is None or answer.kind != REPLY:
+        if answer is None or answer.kind not in (ADVERTISE, REPLY):
             return
         transaction = answer.transaction, answer.first(Dhcp6Option.CLIENT_IDENTIFIER) or b""
+        if answer.kind == ADVERTISE:  # to a SOLICIT that would have had a REPLY
+            self._awaited.forget(transaction)
         if not self._awaited.has(transaction, now):
             return
         self._awaited.answered(transaction)

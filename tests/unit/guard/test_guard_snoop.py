@@ -93,9 +93,32 @@ def test_renewal_from_the_lease(wire: Wire) -> None:
     assert wire.binding.leased == pack("192.168.0.7")
 
 
+RAPID = {"options": [("rapid_commit", b"")]}
+
+
 def test_rapid_commit(wire: Wire) -> None:
-    assert wire.ask("discover", options=[("rapid_commit", b"")]) is DropReason.NONE
+    assert wire.ask("discover", **RAPID) is DropReason.NONE
     assert wire.answer("ack") is Change.LEASED
+    assert wire.ask("decline", options=[("requested_addr", OWN)]) is DropReason.NONE
+
+
+def test_rapid_commit_of_a_server_that_has_none(wire: Wire) -> None:
+    """The OFFER says that its DISCOVER has no ACK, so nothing is awaited when the address turns out to be in use."""
+    for _ in range(3):
+        assert wire.ask("discover", **RAPID) is DropReason.NONE
+    assert wire.answer("offer") is Change.NONE
+    assert wire.ask("request") is DropReason.NONE
+    assert wire.answer("ack") is Change.LEASED
+    assert wire.ask("decline", options=[("requested_addr", OWN)]) is DropReason.NONE
+
+
+def test_an_offer_is_not_the_answer_to_a_request(wire: Wire) -> None:
+    wire.lease()
+    for kind, options in (("discover", RAPID), ("discover", {}), ("request", {})):
+        assert wire.ask(kind, 1.0, **options) is DropReason.NONE
+    wire.answer("offer", 1.0, yiaddr="192.168.0.7")
+    assert wire.ask("release", 1.0, source=OWN, ciaddr=OWN) is DropReason.DHCP_SPOOF
+    assert wire.answer("ack", 1.0, yiaddr="192.168.0.7") is Change.LEASED
 
 
 @pytest.mark.parametrize("to", [MAC, ALL])

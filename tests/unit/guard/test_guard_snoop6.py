@@ -11,6 +11,7 @@ from scapy.layers.dhcp6 import (
     DUID_EN,
     DUID_LL,
     DUID_LLT,
+    DHCP6_Advertise,
     DHCP6_Decline,
     DHCP6_Release,
     DHCP6_Renew,
@@ -327,6 +328,13 @@ class TestLeased:
         assert wire.ask(DHCP6_Solicit(trid=7), DHCP6OptRapidCommit(), DHCP6OptIA_NA(iaid=1)) is DropReason.NONE
         wire.answer(association())
         assert wire.speaks(LEASED) is DropReason.NONE
+
+    def test_rapid_commit_of_a_server_that_has_none(self, wire: Wire) -> None:
+        assert wire.ask(DHCP6_Solicit(trid=6), DHCP6OptRapidCommit(), DHCP6OptIA_NA(iaid=1)) is DropReason.NONE
+        wire.answer(association(), message=DHCP6_Advertise(trid=6))
+        assert not wire.binding._learned
+        wire.lease()
+        assert wire.ask(DHCP6_Decline(trid=9), association()) is DropReason.NONE
 
     def test_a_solicit_gives_nothing(self, wire: Wire) -> None:
         assert wire.ask(DHCP6_Solicit(trid=7), DHCP6OptIA_NA(iaid=1)) is DropReason.NONE
