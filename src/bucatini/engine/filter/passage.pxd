@@ -14,7 +14,7 @@ cdef class Passage:
     cdef public Binding binding
     cdef public Frame frame
     cdef public FlowStates states
-    cdef public object link, live, on_bug, snoop
+    cdef public object link, live, on_bug, snoop, snoop6
     cdef public bint faithful
     cdef public long tap, header, from_guest_frames, to_guest_frames
 
