@@ -133,3 +133,42 @@ def test_version_is_that_of_the_installed_distribution() -> None:
     except PackageNotFoundError:
         pytest.skip("runs from the source tree")
     assert bucatini.__version__ == installed
+
+
+def declared(source: str) -> dict[str, tuple[str, set[str]]]:
+    """Of the extension types in a .pxd: base, and the attributes that instances have room for."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for name, base, body in re.findall(r"^cdef class (\w+)(?:\((\w+)\))?:\n((?:(?: .*)?\n)+)", source, re.MULTILINE):
+        lines = re.findall(r"^    cdef (?:public |readonly )?[^(\n]+$", body, re.MULTILINE)
+        found[name] = base, {word for line in lines for word in re.findall(r"(\w+)(?=,|$)", line)}
+    return found
+
+
+def test_compiled_classes_have_room_for_their_attributes() -> None:
+    """An instance of an extension type has what its .pxd names, and an interpreted one whatever is assigned."""
+    types: dict[str, tuple[str, set[str]]] = {}
+    for path in SOURCES.rglob("*.pxd"):
+        types |= declared(path.read_text(encoding="utf-8"))
+    assert types["Binding"][1] >= {"mac", "until", "dns"}
+    missing = []
+    for path in SOURCES.rglob("*.pxd"):
+        if not path.with_suffix(".py").exists():
+            continue
+        own = declared(path.read_text(encoding="utf-8"))
+        tree = ast.parse(path.with_suffix(".py").read_text(encoding="utf-8"))
+        for kind in (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in own):
+            room: set[str] = set()
+            name = kind.name
+            while name in types:
+                room |= types[name][1]
+                name = types[name][0]
+            assigned = {
+                node.attr
+                for node in ast.walk(kind)
+                if isinstance(node, ast.Attribute)
+                and isinstance(node.ctx, ast.Store)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "self"
+            }
+            missing += [f"{path.name}: {kind.name}.{each}" for each in sorted(assigned - room)]
+    assert missing == []
