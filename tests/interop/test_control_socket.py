@@ -243,7 +243,7 @@ class TestForwardVerb:
     def test_no_engine_there(self, host: FakeHost, user: str) -> None:
         done = forward(host, user, "/nowhere", "ls")
         assert (done.status, done.stderr) == (
-            2,
+            1,
             "bucatini forward: --control '/nowhere': No such file or directory; is its engine running?\n",
         )
 

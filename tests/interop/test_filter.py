@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bucatini.engine.filter.refusals import NOT_OPEN
 from support.bridged import (
     EMPTY,
     HOST,
@@ -30,6 +31,7 @@ from support.bridged import (
 from support.fakehost import HOST4, PRIVATE4, PUBLIC4, PUBLIC6, WORLD4, FakeHost, guest_python
 from support.fakehost import HOST6 as OUTSIDE6
 from support.guests import PATIENCE, eventually
+from support.signalled import signalled
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("filter")]
 
@@ -121,6 +123,8 @@ def test_defaults(place: BridgedHost) -> None:
         status = Path(f"/proc/{guest.engine.pid}/status").read_text()
         assert "CapEff:\t0000000000000000" in status
         assert "CapPrm:\t0000000000000000" in status
+        assert "CapBnd:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
         assert guest.reaches(PUBLIC4)
         assert not guest.reaches(PRIVATE4, seconds=0.3)
         assert not guest.reaches(HOST4, seconds=0.3)
@@ -275,6 +279,19 @@ def test_exposed_ports(place: BridgedHost) -> None:
             assert asks(place, FREE) == "hello"
 
 
+def test_low_port_that_is_taken(place: BridgedHost) -> None:
+    """It could never be had, as privileges go."""
+    words = ["filter", "--mac", MAC, "--bridge", "br0", "--socket", str(place.folder / "low.sock"), "--expose", "80:22"]
+    with place.net.listen("0.0.0.0", 80):
+        done = place.host.runner("root").complete(words)
+    assert done.status == 2
+    assert done.stderr == (
+        "bucatini filter: --expose 80:22: cannot have port 80 of this host: Address already in use, and none below "
+        "1024 once privileges are given up\n"
+    )
+    assert not place.tables()
+
+
 def test_exposed_port_when_the_lease_runs_out(place: BridgedHost) -> None:
     with place.guest(f"--expose={FREE}:80", bridge="br1") as guest, serving(guest, 80):
         assert asks(place, FREE) == "hello"
@@ -358,11 +375,24 @@ def test_reports(place: BridgedHost, tmp_path: Path) -> None:
         assert not guest.reaches(PRIVATE4, seconds=0.1)
         guest.net.ip("addr add 10.55.0.250/24 dev eth0\n")
         assert not guest.reaches(HOST["br0"], seconds=0.1, source="10.55.0.250")
+        with pytest.raises(OSError):
+            guest.net.connect(PRIVATE4, 22, timeout=0.1)
         guest.end()
         assert "policy-denied: refused by policy" in guest.stderr
+        assert " packets refused\n" in guest.stderr
+        assert "flows allowed" not in guest.stderr
     told = [json.loads(line) for line in events.read_text().splitlines()]
     assert {"arp-spoof", "source-not-guest"} & {each.get("reason") for each in told}
+    refused = {(each["protocol"], each["peer"], each["rule"]) for each in told if each["event"] == "flow-refused"}
+    assert {("icmp", PRIVATE4, NOT_OPEN), ("tcp", f"{PRIVATE4}:22", NOT_OPEN)} <= refused
     assert capture.read_bytes().count(b"policy-denied") >= 1
+
+
+def test_who_is_refused_is_said_at_once(place: BridgedHost) -> None:
+    with place.guest("-v", "--block", PUBLIC4) as guest:
+        with pytest.raises(OSError):
+            guest.net.connect(PUBLIC4, 443, timeout=0.1)
+        eventually(lambda: f"-> {PUBLIC4}:443 refused by policy (--block {PUBLIC4}/32)" in guest.stderr)
 
 
 # -- the end
@@ -409,6 +439,30 @@ def test_bridge_port_is_gone(place: BridgedHost) -> None:
         guest.close()
 
 
+@pytest.mark.parametrize("change", ["link set {tap} nomaster", "link delete br7"])
+def test_bridge_is_gone(place: BridgedHost, change: str) -> None:
+    """Or the port was taken off it: the guest is cut off, and somebody has to know."""
+    place.net.ip("link add br7 type bridge\naddr add 10.99.0.1/24 dev br7\nlink set br7 up\n")
+    guest = Guest(place, MAC, "br7")
+    try:
+        guest.start([])
+        place.net.ip(change.format(tap=guest.tap) + "\n")
+        assert guest.engine.wait(PATIENCE) == 1
+        assert f"{guest.tap} is no port of br7 any more" in guest.stderr
+    finally:
+        guest.close()
+        place.net.run("ip", "link", "delete", "br7", check=False)
+
+
+def test_no_path_is_left(place: BridgedHost, tmp_path: Path) -> None:
+    paths = ["--socket", f"{tmp_path}/guest", "--control", f"{tmp_path}/control"]
+    command = signalled("filter", "--mac", MAC, "--bridge", "br0", *paths)
+    with place.net.entered():
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_translation_is_gone(place: BridgedHost) -> None:
     """Without the table a guest of `host` might get further than it should."""
     guest = Guest(place, MAC, "br0")
@@ -439,7 +493,8 @@ def test_privileges_are_given_up(place: BridgedHost) -> None:
         assert set(fields["Uid"].split()) == {"65534"}
         assert set(fields["Gid"].split()) == {"65534"}
         assert fields["Groups"].strip() == ""
-        assert {fields[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
+        assert {fields[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+        assert fields["NoNewPrivs"] == "1"
         assert guest.reaches(PUBLIC4)
         assert asks(place, FREE - 8000) == "hello"
 
@@ -475,7 +530,10 @@ def test_ordinary_user(place: BridgedHost) -> None:
         (["--user", "no-such-user"], "--user 'no-such-user': must be a user of this host"),
         (["--group", "no-such-group"], "--group 'no-such-group': must be a group of this host"),
         (["--control-fd", "77"], "--control-fd 77: no such descriptor is open"),
-        (["--fd", "99"], "--fd 99: Bad file descriptor"),
+        (["--fd", "99"], "--fd 99: no such descriptor is open"),
+        (["--address", "10.55.0.1"], "--address 10.55.0.1: is the bridge's own"),
+        (["--gateway", "10.55.0.2", "--address", "10.55.0.1"], "--address 10.55.0.1: is the bridge's own"),
+        (["--address", "fd55::1"], "--address fd55::1: is the bridge's own"),
     ],
 )
 def test_refused(place: BridgedHost, options: list[str], said: str) -> None:

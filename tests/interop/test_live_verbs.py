@@ -115,5 +115,5 @@ def test_an_engine_of_another_kind(place: BridgedHost, guest: Guest) -> None:
 
 
 def test_nobody_there(place: BridgedHost, tmp_path: Path) -> None:
-    said = rules(place, "show", status=2, path=str(tmp_path / "none"))
+    said = rules(place, "show", status=1, path=str(tmp_path / "none"))
     assert said.endswith("No such file or directory; is its engine running?\n")

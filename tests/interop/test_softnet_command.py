@@ -326,7 +326,7 @@ class TestSockets:
     @pytest.mark.parametrize(
         ("words", "says"),
         [
-            (["--vm-fd", "55"], "--vm-fd 55: Bad file descriptor"),
+            (["--vm-fd", "55"], "--vm-fd 55: no such descriptor is open; the number of a connected socket"),
             (["--vm-fd", "0"], "--vm-fd 0: must be a connected socket"),
             (["--vm-fd", "0", "--control-fd", "1", "--user", "nobody-of-this-name"], "--user 'nobody-of-this-name'"),
             (["--vm-fd", "0", "--user", "0"], "cannot become user 0, group 0: only root can"),
@@ -414,6 +414,8 @@ class TestRoot:
     def test_root_becomes_nobody(self, host: FakeHost) -> None:
         with Softnet(host, user="root") as softnet:
             assert self.who(softnet) == ([NOBODY] * 4, [NOBODY] * 4, ["0" * 16])
+            fields = fields_of(softnet)
+            assert (fields["CapBnd"].strip(), fields["NoNewPrivs"].strip()) == ("0" * 16, "1")
 
     def test_user_and_group(self, host: FakeHost) -> None:
         with Softnet(host, "--user", "daemon", "--group", "1", user="root") as softnet:
@@ -428,6 +430,7 @@ class TestRoot:
         with host.net.listen("0.0.0.0", 444) as taken:
             with Softnet(host, "--expose", "443:443,444:444", user="root") as softnet:
                 assert self.who(softnet)[2] == [f"{1 << 10:016x}"]
+                assert fields_of(softnet)["CapBnd"].split() == [f"{1 << 10:016x}"]
                 host.world.connect(HOST4, 443).close()
                 taken.close()
                 eventually(lambda: "'0.0.0.0:444:444/tcp': listens now" in softnet.said)
@@ -464,7 +467,7 @@ class TestBridge:
 
     def test_filter(self, host: FakeHost, bridge: str) -> None:
         """The lease is dnsmasq's; what is public is reached under the host's address, what is private is not."""
-        with SoftnetGuest(host, "--bridge", bridge, "--user", "nobody", control=1, user="root") as guest:
+        with SoftnetGuest(host, "--bridge", bridge, control=1, user="root") as guest:
             lease = guest.dhclient()
             assert (lease["new_ip_address"], lease["new_routers"]) == (LEASED4, BRIDGE4)
             assert reaches(guest, PUBLIC4)
@@ -472,8 +475,24 @@ class TestBridge:
                 guest.net.connect(PRIVATE4, 80, timeout=0.3)
             set_policy(guest, allow=["10.0.0.0/8"])
             assert reaches(guest, PRIVATE4)
-            assert fields_of(guest)["Uid"].split() == [NOBODY] * 4
+            fields = fields_of(guest)
+            assert [fields[each].split() for each in ("Uid", "Gid")] == [[NOBODY] * 4] * 2
+            assert (fields["CapBnd"].strip(), fields["NoNewPrivs"].strip()) == ("0" * 16, "1")
             assert guest.signal() == 0
+            assert guest.said == ""
+
+    def test_user_and_group(self, host: FakeHost, bridge: str) -> None:
+        with Softnet(host, "--bridge", bridge, "--user", "daemon", "--group", "1", control=1, user="root") as softnet:
+            assert softnet.ask("softnet.policy.get")["result"]
+            daemon = str(pwd.getpwnam("daemon").pw_uid)
+            assert [fields_of(softnet)[each].split() for each in ("Uid", "Gid")] == [[daemon] * 4, ["1"] * 4]
+
+    def test_a_port_that_cannot_be_had_is_said(self, host: FakeHost, bridge: str) -> None:
+        with host.net.listen("0.0.0.0", 2444):
+            with Softnet(host, "--bridge", bridge, "--expose", "2444:22", user="root") as softnet:
+                eventually(lambda: "--expose 2444:22: cannot have port 2444 of this host" in softnet.said)
+                assert softnet.said.startswith("softnet: ")
+                assert softnet.signal() == 0
 
     def sudo(self, host: FakeHost, grants: bool) -> Path:
         """A sudo that asks nobody: it runs a probe if it grants, and says how it was called for anything else."""

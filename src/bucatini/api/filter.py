@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bucatini.base.address import text
 from bucatini.base.errors import ConfigError, HostError
-from bucatini.host.bridge import Bridge, allow_forwarding, find_bridge, plug
+from bucatini.host.bridge import Bridge, PortWatch, allow_forwarding, find_bridge, plug
+from bucatini.host.descriptors import check_inherited
 from bucatini.host.nftables import Table, expose, host_only, masquerade
-from bucatini.host.privileges import drop_to, find_group, find_user, limit_capabilities
+from bucatini.host.privileges import drop_for_good, find_group, find_user
 from bucatini.host.tap import Offloads, open_tap
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ __all__ = ["filter"]
 LOST_STATUS = 1
 MARGIN = 0.1
 """Seconds by which a lease ends earlier here than at its server, whatever happens in between."""
-CAP_SETGID, CAP_SETUID = 6, 7
 NEEDED_LATER = (
     "bucatini.api.waiting",
     "bucatini.engine.control.server",
@@ -59,31 +59,37 @@ class _SetUp(NamedTuple):
     tap: int
     tap_name: str
     bridge: Bridge
+    watch: PortWatch
     table: Table
     live: LivePolicy
     binding: Binding
     exposures: Exposures | None
     notes: list[str]
+    """What does not happen, and why."""
 
 
-def filter(config: FilterConfig, *, diary: Log | None = None) -> int:  # noqa: A001  the verb's name
+def filter(  # noqa: A001  the verb's name
+    config: FilterConfig, *, diary: Log | None = None, become: tuple[int, int] | None = None
+) -> int:
     """Filter; the exit status: 0 when a signal came or the guest is gone, 1 when the bridge or the translation is.
-    `config` is checked; lines go to `diary` if there is one.
+    `config` is checked; lines go to `diary` if there is one. `become`: user and group, whatever `config` says.
 
     Raises ConfigError or HostError before the guest is heard.
     """
-    from bucatini.api.vm import end_quietly
+    from bucatini.api.vm import check_links, end_quietly
+    from bucatini.engine.control.softnet import ACCEPTED
     from bucatini.observe.observers import Observers
 
     end_quietly()
+    check_links([config.link])
+    check_inherited("--control-fd", config.control_fd, ACCEPTED)
     for module in NEEDED_LATER:
         importlib.import_module(module)
-    identity = _identity(config)
+    identity = become or _identity(config)
     with contextlib.ExitStack() as closing:
         made = _set_up(config, closing)
-        limit_capabilities(frozenset((CAP_SETGID, CAP_SETUID)))
-        drop_to(*identity)
-        return _serve(config, made, Observers(config.observe, diary=diary), closing)
+        drop_for_good(*identity)
+        return _serve(config, made, Observers(config.observe, diary=diary, sees_flows=False), closing)
 
 
 def _identity(config: FilterConfig) -> tuple[int, int]:
@@ -101,10 +107,14 @@ def _set_up(config: FilterConfig, closing: contextlib.ExitStack) -> _SetUp:
     from bucatini.guard.live_policy import LivePolicy
 
     bridge = find_bridge(config.bridge)
-    gateways = config.gateways or tuple(address for address, _ in bridge.addresses)
+    own = tuple(address for address, _ in bridge.addresses)
+    gateways = config.gateways or own
     if not any(len(address) == 4 for address in gateways):
         where = "--gateway: there is" if config.gateways else f"--bridge {bridge.name!r}: has"
         raise ConfigError(f"{where} no IPv4 address; --gateway says where the guest's DHCP server is")
+    for address in config.addresses:
+        if address in own:
+            raise ConfigError(f"--address {text(address)}: is the bridge's own; the guest needs another")
     binding = Binding(config.mac, gateways, margin=MARGIN)
     for address in config.addresses:
         binding.bind(address)
@@ -112,6 +122,8 @@ def _set_up(config: FilterConfig, closing: contextlib.ExitStack) -> _SetUp:
     name = config.host_tap or f"bucatini{os.getpid()}"
     tap = _make_tap(name)
     closing.callback(os.close, tap)
+    watch = PortWatch(bridge, name)
+    closing.callback(watch.close)
     plug(bridge, name, config.mac, isolated=live.isolated)
     notes: list[str] = []
     table = _make_table(config, bridge, socket.if_nametoindex(name))
@@ -121,7 +133,7 @@ def _set_up(config: FilterConfig, closing: contextlib.ExitStack) -> _SetUp:
     exposures = _make_exposures(config, table, binding, notes)
     if exposures is not None:
         closing.callback(exposures.close)
-    return _SetUp(tap, name, bridge, table, live, binding, exposures, notes)
+    return _SetUp(tap, name, bridge, watch, table, live, binding, exposures, notes)
 
 
 def _make_tap(name: str) -> int:
@@ -156,7 +168,15 @@ def _make_exposures(config: FilterConfig, table: Table, binding: Binding, notes:
     if not config.expose:
         return None
     fixed = next((address for address in config.addresses if len(address) == 4), None)
-    return Exposures(config.expose, table, binding, fixed, notes.append)
+    exposures = Exposures(config.expose, table, binding, fixed, notes.append, notes.append)
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
+        first_free = int(file.read())
+    for port, internal in config.expose:
+        if port < first_free and port in exposures.refused:
+            exposures.close()
+            why = f"{exposures.refused[port]}, and none below {first_free} once privileges are given up"
+            raise HostError(f"--expose {port}:{internal}: cannot have port {port} of this host: {why}")
+    return exposures
 
 
 def _serve(config: FilterConfig, made: _SetUp, observers: Observers, closing: contextlib.ExitStack) -> int:
@@ -165,6 +185,7 @@ def _serve(config: FilterConfig, made: _SetUp, observers: Observers, closing: co
     from bucatini.engine.filter.filter import Filter, FilterParts
 
     say = observers.say if config.observe.quiet else observers.warn
+    hold_signals()  # before there is a path to take away
     link, offloads = open_link(config.link, one_off=False)
     engine = Filter(
         FilterParts(
@@ -177,6 +198,7 @@ def _serve(config: FilterConfig, made: _SetUp, observers: Observers, closing: co
             made.exposures,
             observers.capture,
             observers.on_event if observers.wants_drops else None,
+            observers.on_event,
             observers.flush if observers.buffers else None,
             say,
         )
@@ -185,17 +207,23 @@ def _serve(config: FilterConfig, made: _SetUp, observers: Observers, closing: co
     closing.callback(engine.close)
     _control(config, made, engine, closing)
     for note in made.notes:
-        say(note)
+        observers.warn(note)
     if made.exposures is not None:
-        made.exposures.say = say
+        made.exposures.say, made.exposures.warn = say, observers.warn
     engine.loop.add_reader(made.table, engine.fail, "nft ended, and the table of address translation with it")
-    hold_signals()
+    engine.loop.add_reader(made.watch, _look, made.watch, engine)
     engine.start()
     engine.loop.run_until_complete(_run(config, made, engine, observers))
     if engine.failure:
         observers.warn(engine.failure)
         return LOST_STATUS
     return 0
+
+
+def _look(watch: PortWatch, engine: Filter) -> None:
+    why = watch.lost()
+    if why:
+        engine.fail(why)
 
 
 def _control(config: FilterConfig, made: _SetUp, engine: Filter, closing: contextlib.ExitStack) -> None:

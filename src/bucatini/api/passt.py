@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bucatini.base.errors import HostError
 from bucatini.host import privileges
+from bucatini.host.descriptors import check_inherited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +42,9 @@ def passt(config: PasstConfig) -> int:
     """
     from bucatini.api.blueprint import Blueprint
     from bucatini.api.compat_process import CompatProcess
-    from bucatini.api.vm import until_ended
+    from bucatini.api.vm import ACCEPTED, until_ended
 
+    check_inherited("--fd", config.fd, ACCEPTED)
     process = CompatProcess(NAME, config)
     spec, plug = _open(config)
     try:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bucatini.base.errors import ConfigError, HostError
+from bucatini.host.descriptors import check_inherited
 
 if TYPE_CHECKING:
     from bucatini.config.derive import Network
@@ -75,13 +76,7 @@ def slirp(config: SlirpConfig) -> int:
 
 
 def _check_descriptor(option: str, descriptor: int | None) -> None:
-    """Before anything is opened: a number that is free now would be one of ours later."""
-    if descriptor is None:
-        return
-    try:
-        kind = os.fstat(descriptor).st_mode
-    except OSError as error:
-        raise ConfigError(f"{option} {descriptor}: {error.strerror}") from None
+    kind = check_inherited(option, descriptor, "the number of an inherited one is accepted")
     if option == "--exit-fd" and (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise ConfigError(f"{option} {descriptor}: must be a pipe, a socket or another file that poll(2) waits for")
 

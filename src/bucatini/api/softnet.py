@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from bucatini.base.errors import ConfigError, HostError
 from bucatini.host import privileges
-from bucatini.host.descriptors import release_descriptor, take_descriptor
+from bucatini.host.descriptors import check_inherited, release_descriptor, take_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +56,7 @@ def softnet(config: SoftnetConfig) -> int:
     """Serve the virtual machine; the exit status, 0 when a signal came, 1 when its socket is gone. Raises ConfigError
     and HostError before it serves.
     """
+    _check_descriptors(config)
     if config.bridge is not None:
         from bucatini.api.softnet_filter import softnet_filter
 
@@ -101,6 +102,14 @@ def softnet(config: SoftnetConfig) -> int:
         log.close()
 
 
+def _check_descriptors(config: SoftnetConfig) -> None:
+    """Raise ConfigError for a number that nothing is open under. To be called before anything is opened."""
+    from bucatini.engine.control.softnet import ACCEPTED
+
+    check_inherited("--vm-fd", config.vm_fd, "the number of a connected socket is accepted")
+    check_inherited("--control-fd", config.control_fd, ACCEPTED)
+
+
 def identity(config: SoftnetConfig) -> tuple[int, int] | None:
     """User and group to become; None: stay. Raises ConfigError for names nobody has, HostError without the right."""
     if os.geteuid() != 0 and config.user is None and config.group is None:
@@ -122,7 +131,7 @@ def identity(config: SoftnetConfig) -> tuple[int, int] | None:
 def _open_link(config: SoftnetConfig) -> Any:
     """The link on the inherited socket: its kind says which."""
     option = f"--vm-fd {config.vm_fd}"
-    descriptor = take_descriptor(config.vm_fd, "--vm-fd")
+    descriptor = take_descriptor(config.vm_fd)
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:
@@ -195,7 +204,7 @@ class _Upkeep:
             for module in NEEDED_LATER:
                 importlib.import_module(module)
             keep = frozenset((privileges.CAP_NET_BIND_SERVICE,)) if self._config.expose else frozenset()
-            privileges.drop_to(*self._become, keep)
+            privileges.drop_for_good(*self._become, keep)
         return self
 
     def start(self) -> None:

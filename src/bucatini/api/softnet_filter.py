@@ -16,6 +16,7 @@ __all__ = ["softnet_filter"]
 
 def softnet_filter(config: SoftnetConfig) -> int:
     """Serve the virtual machine on the bridge; the exit status, see `api.filter`. Raises ConfigError and HostError."""
+    from bucatini.api.softnet import identity
     from bucatini.api.softnet_sudo import escalate, lacks_privilege
 
     if lacks_privilege():
@@ -27,13 +28,10 @@ def softnet_filter(config: SoftnetConfig) -> int:
     from bucatini.observe.log import Level, Log
     from bucatini.observe.settings import ObserveSettings
 
-    log = Log(Level.WARNING, name="softnet")
-    for note in config.notes:
-        log.warning(note)
-    log.close()
-    control = None if config.control_fd is None else take_descriptor(config.control_fd, "--control-fd")
+    become = identity(config)
+    control = None if config.control_fd is None else take_descriptor(config.control_fd)
     filtering = FilterConfig(
-        link=LinkSpec("fd", str(take_descriptor(config.vm_fd, "--vm-fd"))),
+        link=LinkSpec("fd", str(take_descriptor(config.vm_fd))),
         mac=config.mac,
         bridge=str(config.bridge),
         vm_net_type=config.net_type,
@@ -41,9 +39,13 @@ def softnet_filter(config: SoftnetConfig) -> int:
         block=config.block,
         expose=tuple((forward.host_port, forward.guest_port) for forward in config.expose),
         control_fd=control,
-        user=config.user,
-        group=config.group,
         observe=ObserveSettings(quiet=True),
     )
     filtering.check()
-    return serve(filtering)
+    log = Log(Level.WARNING, name="softnet")
+    try:
+        for note in config.notes:
+            log.warning(note)
+        return serve(filtering, diary=log, become=become)
+    finally:
+        log.close()

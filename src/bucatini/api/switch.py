@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bucatini.api.vm import default_mtu, end_quietly, open_plug, until_ended
+from bucatini.api.vm import check_links, default_mtu, end_quietly, open_plug, until_ended
+from bucatini.base.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
     from bucatini.api.session import Job, Plug
@@ -32,12 +33,15 @@ def switch(config: SwitchConfig) -> int:
     the first can connect.
     """
     from bucatini.api.session import serve_all
+    from bucatini.api.waiting import hold_signals
     from bucatini.base.address import text
     from bucatini.observe.observers import Observers
 
     end_quietly()
+    check_links(guest.link for guest in config.guests)
     observers = Observers(config.observe)
     say = observers.say if config.observe.quiet else observers.warn
+    hold_signals()  # before there is a path to take away
     plugs: list[Plug] = []
     try:
         for number, guest in enumerate(config.guests):
@@ -126,7 +130,10 @@ class _Switch:
             ours -= {config.addressing_of(0).gateway_ipv4}  # which is some guest's
         pool = (LeaseRange(*config.pool, config.guest_length),)
         settings = PoolSettings(pool, reserved=frozenset(ours), lease=config.network.lease)
-        return LeaseKeeper(shared, settings, config.lease_file, say=self._say)
+        try:
+            return LeaseKeeper(shared, settings, config.lease_file, say=self._say)
+        except (ConfigError, HostError) as error:
+            raise type(error)(f"--lease-file: {error}") from None
 
     def _settle(self, number: int, member: Member, lease: Lease) -> None:
         """The guest has a gateway of its own: its network is another as soon as this turn is over."""

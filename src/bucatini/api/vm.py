@@ -12,19 +12,22 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from bucatini.base.errors import ConfigError
+from bucatini.base.errors import ConfigError, HostError
+from bucatini.host.descriptors import check_inherited
 from bucatini.host.tap import Offloads
 
 if TYPE_CHECKING:
     from bucatini.api.session import Plug
     from bucatini.config.vm import LinkSpec, VmConfig
 
-__all__ = ["default_mtu", "end_quietly", "open_link", "open_plug", "until_ended", "vm"]
+__all__ = ["check_links", "default_mtu", "end_quietly", "open_link", "open_plug", "until_ended", "vm"]
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+ACCEPTED = "a connected UNIX socket or an open TAP is accepted"
+
 
 def vm(config: VmConfig) -> int:
     """Serve the guests; the exit status, 0 when they are gone or a signal came. Raises ConfigError or HostError before
@@ -33,11 +36,14 @@ def vm(config: VmConfig) -> int:
     from bucatini.api.blueprint import Blueprint
     from bucatini.api.jobs import job_of
     from bucatini.api.session import Job, serve_all
+    from bucatini.api.waiting import hold_signals
     from bucatini.observe.observers import Observers
 
     end_quietly()
+    check_links(guest.link for guest in config.guests)
     observers = Observers(config.observe)
     say = observers.say if config.observe.quiet else observers.warn
+    hold_signals()  # before there is a path to take away
     pairs: list[tuple[Job, Plug]] = []
     try:
         for number, guest in enumerate(config.guests):
@@ -80,6 +86,13 @@ def _end(_number: int, _frame: object) -> None:
     sys.exit(0)
 
 
+def check_links(specs: Iterable[LinkSpec]) -> None:
+    """Raise ConfigError for a descriptor among them that is not open. To be called before anything is opened."""
+    for spec in specs:
+        if spec.kind == "fd":
+            check_inherited("--fd", int(spec.where), ACCEPTED)
+
+
 def open_plug(
     spec: LinkSpec, mac: bytes, *, one_off: bool = False, say: Callable[[str], None] | None = None
 ) -> Plug:
@@ -103,7 +116,7 @@ def default_mtu(link: Any) -> int:
 
 def open_link(spec: LinkSpec, *, one_off: bool) -> tuple[Any, Offloads]:
     """The link of `spec`, and what it offloads at first. Raises ConfigError, HostError."""
-    from bucatini.links.listening import Door, listen_at
+    from bucatini.links.listening import Door
     from bucatini.links.socket_link import OFFLOADS
 
     name = str(spec)
@@ -112,25 +125,35 @@ def open_link(spec: LinkSpec, *, one_off: bool) -> tuple[Any, Offloads]:
     if spec.kind == "socket":
         from bucatini.links.unix_stream import UnixStreamLink
 
-        return UnixStreamLink(name, Door(listen_at(spec.where), spec.where), one_off=one_off), OFFLOADS
+        return UnixStreamLink(name, Door(_listen(spec), spec.where), one_off=one_off), OFFLOADS
     if spec.kind == "seqpacket":
         from bucatini.links.unix_dgram import UnixSeqpacketLink
 
-        sock = listen_at(spec.where, socket.SOCK_SEQPACKET)
+        sock = _listen(spec, socket.SOCK_SEQPACKET)
         return UnixSeqpacketLink(name, Door(sock, spec.where), one_off=one_off), OFFLOADS
     if spec.kind == "dgram":
         from bucatini.links.unix_dgram import UnixDatagramLink
 
         local, _, remote = spec.where.partition(",")
-        return UnixDatagramLink(name, listen_at(local, socket.SOCK_DGRAM), local=local, remote=remote), OFFLOADS
+        return UnixDatagramLink(name, _listen(spec, socket.SOCK_DGRAM), local=local, remote=remote), OFFLOADS
     if spec.kind == "vhost-user":
         from bucatini.links.vhost_user.link import NO_OFFLOADS, VhostUserLink
 
-        return VhostUserLink(name, Door(listen_at(spec.where), spec.where), one_off=one_off), NO_OFFLOADS
+        return VhostUserLink(name, Door(_listen(spec), spec.where), one_off=one_off), NO_OFFLOADS
     from bucatini.links.packet import OFFLOADS as PACKET_OFFLOADS
     from bucatini.links.packet import PacketLink, open_packet
 
     return PacketLink(name, *open_packet(spec.where)), PACKET_OFFLOADS
+
+
+def _listen(spec: LinkSpec, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    """At the first path of `spec`. Raises HostError."""
+    from bucatini.links.listening import listen_at
+
+    try:
+        return listen_at(spec.paths[0], kind)
+    except HostError as error:
+        raise HostError(f"--{spec.kind}: {error}") from None
 
 
 def _of_descriptor(spec: LinkSpec) -> tuple[Any, Offloads]:
@@ -138,11 +161,7 @@ def _of_descriptor(spec: LinkSpec) -> tuple[Any, Offloads]:
     from bucatini.links.socket_link import OFFLOADS
 
     number = int(spec.where)
-    try:
-        mode = os.fstat(number).st_mode
-    except OSError as error:
-        raise ConfigError(f"{spec}: {error.strerror}") from None
-    if not stat.S_ISSOCK(mode):
+    if not stat.S_ISSOCK(check_inherited("--fd", number, ACCEPTED)):
         return _of_tap(spec, number)
     sock = socket.socket(fileno=number)
     os.set_inheritable(number, False)

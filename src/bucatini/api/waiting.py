@@ -16,7 +16,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 def hold_signals() -> None:
     """Have a signal that ends us wait until a `Waiting` hears it: raised in the middle of the loop that is about to
-    run, it would end us well and noisily.
+    run, it would end us well and noisily, and between a path and whoever takes it away it would leave the path.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 

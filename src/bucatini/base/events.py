@@ -95,6 +95,8 @@ class FlowRefused(NamedTuple):
     rule: str
     """The rule that denied; empty when no rule did (`reason` is then not `POLICY`)."""
     reason: Refusal
+    times: int = 1
+    """How often it was wanted since it was told last. Only who sees packets and no flows tells several together."""
 
 
 class FlowClosed(NamedTuple):

@@ -29,7 +29,7 @@ exit status:
   0 when a signal ended us or the guest is gone; 2 if the options or this host do not allow it; 1 for a failure while
   serving
 
-examples:
+examples (5 is a descriptor from the program that starts us):
   bucatini filter --fd 5 --mac 02:00:00:00:00:07 --bridge br0
   bucatini filter --socket net.sock --mac 02:00:00:00:00:07 --bridge br0 --allow 192.168.1.0/24 --expose 2222:22
   bucatini filter --dgram net.sock,vm.sock --mac 02:00:00:00:00:07 --bridge br0 --block 0.0.0.0/0 --allow 1.1.1.1:53
@@ -69,7 +69,7 @@ def _add_guest(group: argparse._ArgumentGroup) -> None:
         ("vhost-user", "PATH", "LINK: vhost-user back end, in the guest's own memory"),
     ):  # fmt: skip
         group.add_argument(f"--{name}", metavar=metavar, dest="link", action=_Link, const=name, help=help_text)
-    group.add_argument("--mac", metavar="MAC", help="the guest's MAC address; it is heard under no other")
+    group.add_argument("--mac", metavar="MAC", action=_Mac, help="the guest's MAC address; it is heard under no other")
     group.add_argument(
         "--address", metavar="ADDR", action="append", default=[],
         help="an address that is the guest's without a lease, such as an IPv6 one that it makes up; "
@@ -115,6 +115,15 @@ def _add_reports(group: argparse._ArgumentGroup) -> None:
     add("-v", "--verbose", action="store_true", help="print a line for these events, and frames passed at the end")
     add("-q", "--quiet", action="store_true", help="print nothing but errors")
     add("-h", "--help", action="help", help="show this help")
+
+
+class _Mac(argparse.Action):
+    """The guest's MAC address, once."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if namespace.mac not in (None, values):
+            raise ConfigError(f"--mac {values!r}: the guest has {namespace.mac!r} already")
+        namespace.mac = values
 
 
 class _Link(argparse.Action):

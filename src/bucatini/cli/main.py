@@ -26,7 +26,7 @@ _VERBS = {
     "forward": "list, add and remove forwarded ports of a running engine",
     "link": "list, add and remove link rules of a running switch",
     "rules": "show and set the rules of a running filter",
-    "compat": "install drop-in commands: passt, pasta, slirp4netns",
+    "compat": "install drop-in commands: passt, pasta, slirp4netns, softnet",
     "version": "say what runs here: version, compiled or pure, Python, kernel",
 }
 
@@ -53,16 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     fill_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     verb = words[0] if words else ""
+    who = f"bucatini {verb}" if verb in _VERBS else "bucatini"
     try:
         return _dispatch(verb, words[1:])
-    except ConfigError as error:
-        print_error(f"bucatini {verb}" if verb in _VERBS else "bucatini", str(error))
-    except HostError as error:
-        print_error("bucatini", str(error))
+    except (ConfigError, HostError) as error:
+        print_error(who, str(error))
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise
-        print_error("bucatini", f"{error.strerror}; raise the limit (ulimit -n) or free memory")
+        print_error(who, f"{error.strerror}; raise the limit (ulimit -n) or free memory")
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
     return USAGE_STATUS

@@ -241,11 +241,25 @@ def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     return parser._actions  # noqa: SLF001  argparse has no public way to ask
 
 
+def _verbs_with(name: str) -> tuple[str, ...]:
+    """The verbs that serve guests and take this option."""
+    from importlib import import_module
+
+    found = []
+    for verb in ("run", "attach", "vm", "switch", "filter"):
+        parser = import_module(f"bucatini.cli.{verb}").make_parser()
+        if any(name in action.option_strings for action in _actions(parser)):
+            found.append(verb)
+    return tuple(found)
+
+
 def _unknown_option(parser: argparse.ArgumentParser, written: str) -> str:
     import difflib
 
     name = written.partition("=")[0]
     known = [option for action in _actions(parser) for option in action.option_strings]
+    if elsewhere := _verbs_with(name):
+        return f"unknown option {name}; it is one of {', '.join(elsewhere)}"
     close = difflib.get_close_matches(name, known, n=1) if name.startswith("--") else []
     hint = f"did you mean {close[0]}?" if close else f"see '{parser.prog} --help'"
     return f"unknown option {name}; {hint}"

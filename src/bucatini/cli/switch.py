@@ -76,4 +76,4 @@ class _Name(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if not namespace.guests:
             raise ConfigError(f"--name {values!r}: belongs behind the LINK of its guest")
-        namespace.guests[-1]["name"] = values
+        vm.set_once(namespace.guests[-1], "name", values)

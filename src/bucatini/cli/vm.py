@@ -12,7 +12,7 @@ from typing import Any
 from bucatini.base.errors import ConfigError
 from bucatini.cli import options
 
-__all__ = ["Port", "add_links", "main", "make_parser"]
+__all__ = ["Port", "add_links", "main", "make_parser", "set_once"]
 
 _USAGE = "bucatini vm LINK [LINK...] [OPTIONS]"
 
@@ -101,7 +101,13 @@ class _Mac(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if not namespace.guests:
             raise ConfigError(f"--mac {values!r}: belongs behind the LINK of its guest")
-        namespace.guests[-1]["mac"] = values
+        set_once(namespace.guests[-1], "mac", values)
+
+
+def set_once(guest: dict[str, Any], what: str, value: str) -> None:
+    """What a guest has one of. Raises ConfigError for another."""
+    if guest.setdefault(what, value) != value:
+        raise ConfigError(f"--{what} {value!r}: the guest of --{guest['kind']} {guest['where']} has {guest[what]!r}")
 
 
 class Port(argparse.Action):

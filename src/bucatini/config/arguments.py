@@ -146,7 +146,7 @@ def _network(arguments: Any) -> NetworkOptions:
         dns=tuple(read_address("--dns", each) for each in arguments.dns) or None,
         dns_forward=one_per_family("--dns-forward", arguments.dns_forward),
         dns_host=one_per_family("--dns-host", arguments.dns_host),
-        search=tuple(arguments.search) or None,
+        search=tuple(_domain(each) for each in arguments.search) or None,
         dhcp_dns=True,
         dhcp_search=True,
         map_host_loopback=_mapping("--map-host-loopback", arguments.map_host_loopback),
@@ -199,6 +199,13 @@ def _mapping(option: str, written: Sequence[str]) -> tuple[bytes, ...] | None:
             raise ConfigError(f"{option} 'none': excludes {next(each for each in written if each != 'none')!r}")
         return ()
     return one_per_family(option, written)
+
+
+def _domain(written: str) -> str:
+    labels = written.removesuffix(".").split(".")
+    if len(written) > 253 or not all(1 <= len(each) <= 63 and not set(each) & set(" \t\n,;") for each in labels):
+        raise ConfigError(f"--search {written!r}: must be one domain name; the option may be repeated")
+    return written
 
 
 def lease_time(written: str | None) -> int:

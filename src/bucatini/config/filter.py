@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from bucatini.base.address import text
+from bucatini.base.address import text, unmap
 from bucatini.base.errors import ConfigError
-from bucatini.config.arguments import read_address
-from bucatini.config.value_words import read_interface, read_mac, read_number
+from bucatini.config.value_words import kind_of, read_address, read_interface, read_mac, read_number
 from bucatini.config.vm import LinkSpec
 from bucatini.guard.rule_grammar import Pattern, parse_rule
 from bucatini.guard.rules import RuleTable
@@ -17,6 +16,8 @@ from bucatini.observe.settings import ObserveSettings
 
 __all__ = ["MAX_EXPOSED", "FilterConfig", "filter_config", "read_exposure"]
 
+RESERVED = (0, *range(240, 256))
+"""First bytes of IPv4 addresses that no host has (RFC 6890)."""
 MAX_EXPOSED = 256
 """Each is a descriptor, and an entry in the host's translation."""
 
@@ -55,17 +56,28 @@ class FilterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Raise ConfigError, naming the option and the value, for whatever in here cannot be."""
         if len(self.mac) != 6 or self.mac[0] & 1 or not any(self.mac):
             raise ConfigError(f"--mac {self.mac.hex(':')}: must be the MAC address of one station")
-        table = RuleTable(self.allow, self.block)
-        if self.faithful and table.stateful:
-            rule = next(each for each in (*self.allow, *self.block) if each.direction)
-            raise ConfigError(f"--faithful: Softnet 0.19.0 has no rules with a direction, such as {str(rule)!r}")
-        if self.faithful and self.addresses:
-            raise ConfigError(f"--address {text(self.addresses[0])}: excluded by --faithful, which knows leases only")
+        RuleTable(self.allow, self.block)
+        if self.faithful:
+            self._check_faithful()
+        if self.control_fd is not None and self.link == LinkSpec("fd", str(self.control_fd)):
+            raise ConfigError(f"--control-fd {self.control_fd}: --fd has it already")
+        for address in self.addresses:
+            if address in self.gateways:
+                raise ConfigError(f"--address {text(address)}: is given as --gateway too; the guest needs another")
         self._check_ports()
         if self.control in ("", "-"):
             raise ConfigError(f"--control {self.control!r}: must be the path of a socket")
         if self.observe.verbose and self.observe.quiet:
             raise ConfigError("-v and -q exclude each other")
+
+    def _check_faithful(self) -> None:
+        for rule in (*self.allow, *self.block):
+            if rule.direction:
+                raise ConfigError(f"--faithful: Softnet 0.19.0 has no rules with a direction, such as {str(rule)!r}")
+            if rule.prefix is not None and len(rule.prefix.address) != 4:
+                raise ConfigError(f"--faithful: Softnet 0.19.0 has no rules for IPv6, such as {str(rule)!r}")
+        if self.addresses:
+            raise ConfigError(f"--address {text(self.addresses[0])}: excluded by --faithful, which knows leases only")
 
     def _check_ports(self) -> None:
         if len(self.expose) > MAX_EXPOSED:
@@ -95,8 +107,8 @@ def filter_config(arguments: Any) -> FilterConfig:
         bridge=read_interface("--bridge", arguments.bridge),
         host_tap=None if arguments.host_tap is None else read_interface("--host-tap", arguments.host_tap),
         vm_net_type=arguments.vm_net_type,
-        gateways=tuple(read_address("--gateway", each) for each in arguments.gateway),
-        addresses=tuple(read_address("--address", each) for each in arguments.address),
+        gateways=tuple(_read_host("--gateway", each) for each in arguments.gateway),
+        addresses=tuple(_read_host("--address", each) for each in arguments.address),
         allow=tuple(parse_rule(each, "--allow") for each in arguments.allow),
         block=tuple(parse_rule(each, "--block") for each in arguments.block),
         expose=tuple(read_exposure(each) for each in arguments.expose),
@@ -115,6 +127,13 @@ def filter_config(arguments: Any) -> FilterConfig:
     )
     config.check()
     return config
+
+
+def _read_host(option: str, written: str) -> bytes:
+    address = unmap(read_address(option, written))
+    if kind_of(address) != "unicast" or (len(address) == 4 and address[0] in RESERVED):
+        raise ConfigError(f"{option} {written!r}: must be the address of one host on the guest's network")
+    return address
 
 
 def read_exposure(written: str, option: str = "--expose") -> tuple[int, int]:

@@ -127,6 +127,8 @@ class _Values:
 
 
 def _config(values: _Values, words: tuple[str, ...]) -> SoftnetConfig:
+    if "control-fd" in values and values.get("control-fd", _descriptor) == values.get("vm-fd", _descriptor):
+        raise ConfigError("--control-fd: must be another descriptor than --vm-fd")
     lease = values.get("bootpd-lease-time", _lease)
     exposed = values.get("expose", _exposed) or ()
     usable = tuple(forward for forward in exposed if forward.host_port and forward.guest_port)
@@ -198,7 +200,13 @@ def _one_rule(option: str, item: str) -> Pattern:
 
 
 def _exposed(option: str, written: str) -> tuple[Forward, ...]:
-    return tuple(_one_exposed(option, item) for item in written.split(","))
+    forwards = tuple(_one_exposed(option, item) for item in written.split(","))
+    seen: dict[int, int] = {}
+    for forward in forwards:
+        external, internal = forward.host_port, forward.guest_port
+        if external and seen.setdefault(external, internal) != internal:
+            raise ConfigError(f"{option} {external}:{internal}: port {external} leads to {seen[external]} already")
+    return forwards
 
 
 def _one_exposed(option: str, item: str) -> Forward:

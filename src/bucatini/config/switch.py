@@ -86,7 +86,8 @@ class SwitchConfig(GuestConfig, frozen=True, forbid_unknown_fields=True, kw_only
         if not self.guests:
             raise ConfigError("no link given; accepted: --socket, --vhost-user, --dgram, --seqpacket, --fd, --tap")
         if self.slot + len(self.guests) - 1 > MAX_SLOT:
-            raise ConfigError(f"--slot {self.slot}: {len(self.guests)} guests need slots up to {MAX_SLOT} at most")
+            highest = MAX_SLOT + 1 - len(self.guests)
+            raise ConfigError(f"--slot {self.slot}: at most {highest} for {len(self.guests)} guests")
         self._check_guests()
         self._check_rules()
         for number in range(len(self.guests)):
@@ -141,10 +142,16 @@ class SwitchConfig(GuestConfig, frozen=True, forbid_unknown_fields=True, kw_only
 
     def _check_pool(self) -> None:
         """That the network has an address for each guest."""
+        from bucatini.policy.groups import classify
         from bucatini.services.address_plan import AddressPlan, LeaseRange
 
         network, length = self.pool
         written = f"--network {text(network)}/{length}"
+        if self.guest_length is not None and not length <= self.guest_length <= 30:
+            raise ConfigError(f"--guest-length {self.guest_length}: must be from {length}, the network's own, to 30")
+        last = int.from_bytes(network, "big") | (1 << 32 - length) - 1
+        if self.segment is not None and "public" in (classify(network), classify(last.to_bytes(4, "big"))):
+            raise ConfigError(f"{written}: is public; accepted: networks that nobody else has, such as 10.1.2.0/24")
         if self.segment is None and self.slot >= 1 << NETWORK_LENGTH - int(DEFAULT_IPV4_POOL.partition("/")[2]):
             raise ConfigError(f"--slot {self.slot}: there are 4096 IPv4 networks of this length; add --network")
         try:

@@ -53,6 +53,8 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"{option}: must be the name of an interface, 1 to 15 bytes")
         elif not all(0 < len(os.fsencode(path)) <= 107 and "\0" not in path for path in self.paths):
             raise ConfigError(f"{option}: must be a path of 1 to 107 bytes")
+        elif self.kind == "dgram" and (self.where.count(",") > 1 or len(set(self.paths)) < len(self.paths)):
+            raise ConfigError(f"{option}: must be LOCAL or LOCAL,REMOTE, two paths")
 
 
 class VmGuest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,7 +89,8 @@ class VmConfig(GuestConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         if not self.guests:
             raise ConfigError("no link given; accepted: --socket, --vhost-user, --dgram, --seqpacket, --fd, --tap")
         if self.slot + len(self.guests) - 1 > MAX_SLOT:
-            raise ConfigError(f"--slot {self.slot}: {len(self.guests)} guests need slots up to {MAX_SLOT} at most")
+            highest = MAX_SLOT + 1 - len(self.guests)
+            raise ConfigError(f"--slot {self.slot}: at most {highest} for {len(self.guests)} guests")
         endless = next((guest.link for guest in self.guests if guest.link.kind in ("dgram", "tap")), None)
         if self.one_off and endless is not None:
             raise ConfigError(f"--one-off: {endless} does not tell when its guest is gone; leave the option out")

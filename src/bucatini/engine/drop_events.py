@@ -2,12 +2,12 @@
 
 The first frame of each reason is told at once; for `QUIET` seconds after that its like are only counted, and told
 together with the next one after. So a guest that floods costs two list accesses a frame, and at most one event a reason
-and `QUIET`. Refused flows are events of their own and no drops here.
+and `QUIET`. Refused flows are events of their own and no drops here, and a question that nobody answers is no attack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from bucatini.base.events import FrameDropped
 from bucatini.base.reasons import DropReason
@@ -20,17 +20,26 @@ ETHERNET = 14
 ADDRESSES = {0x0800: (26, 30, 4), 0x86DD: (22, 38, 16), 0x0806: (28, 38, 4)}
 """By EtherType: where in the frame source and destination, or ARP's sender and target, stand, and how long they are."""
 TOLD_ELSEWHERE = frozenset((DropReason.POLICY_DENIED, DropReason.FLOW_TABLE_FULL, DropReason.SOCKETS_EXHAUSTED))
+UNANSWERED = frozenset((DropReason.ARP_NOT_OURS, DropReason.NDP_NOT_OURS, DropReason.SERVICE_OFF))
+"""What healthy guests do all the time."""
 
 
 class DropEvents:
-    """`tell` hears each event, `copy(at, length)` gives bytes of the memory that frames are in."""
+    """`tell` hears each event, `copy(at, length)` gives bytes of the memory that frames are in. `untold` are reasons
+    that somebody else tells of.
+    """
 
-    def __init__(self, tell: Callable[[FrameDropped], None], copy: Callable[[int, int], bytes]) -> None:
+    def __init__(
+        self,
+        tell: Callable[[FrameDropped], None],
+        copy: Callable[[int, int], bytes],
+        untold: Iterable[DropReason] = TOLD_ELSEWHERE,
+    ) -> None:
         self._tell = tell
         self._copy = copy
         self._untold = [0] * len(DropReason)
         self._quiet_until = [0.0] * len(DropReason)
-        for reason in TOLD_ELSEWHERE:
+        for reason in UNANSWERED.union(untold):
             self._quiet_until[reason] = float("inf")
 
     def dropped(self, reason: int, at: int, end: int, now: float) -> None:

@@ -118,20 +118,22 @@ class LeaseKeeper:
     # -- DHCP messages
 
     def _commit(self, tenant: Tenant, answer: PoolAnswer) -> bytes | None:
-        """`stack.gateway.Leasing.commit`."""
+        """`stack.gateway.Leasing.commit`: empty for what is answered later, or by doing it."""
         self._hear(answer.events)
         self.wake()
         frame = None if answer.answer is None else answer.answer.frame
         if answer.lease is None or frame is None:
             if answer.answer is not None and answer.answer.event == "offer":
                 tenant.expect(answer.answer.address)
+            if frame is None and any(isinstance(event, LeaseReleased | LeaseDeclined) for event in answer.events):
+                return b""
             return frame
         if self._file is None or self._file.covers(answer.lease):
             tenant.promised(answer.lease)
             return frame
         self.waiting[tenant] = answer.lease, frame
         self._write_soon()
-        return None
+        return b""
 
     def _hear(self, events: tuple[LeaseEvent, ...]) -> None:
         for event in events:

@@ -395,6 +395,14 @@ class MemberNames(HostNames):
         """See `HostNames`; a member's name stands for itself alone."""
         return labels if self._other(labels) is not None else HostNames.match(self, labels)
 
+    def lacks(self, labels: tuple[bytes, ...]) -> bool:
+        """`X.internal` is a member that this one may reach, or nobody, and below a member's name there is nothing; what
+        else is in that zone (ICANN's, for private use) the host's resolvers may know.
+        """
+        if len(labels) < 2 or labels[-1] != ZONE:
+            return False
+        return len(labels) == 2 or any(each.name.encode() == labels[-2] for each in self._member.segment.members)
+
     def addresses(self, name: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         """See `HostNames`."""
         other = self._other(name)

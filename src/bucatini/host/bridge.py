@@ -10,7 +10,8 @@ Spanning tree messages (BPDUs) of a guest would switch the port off.
 
 The TAP itself is no interface of the host's: it gets no address of its own, also no link-local one. A bridge whose MAC
 address nobody has set takes the lowest of its ports', and the guests' gateway would change with each that comes and
-goes: so it is set, to what it is. The port and its entries vanish with the TAP.
+goes: so it is set, to what it is. The port and its entries vanish with the TAP. A port that somebody takes off the
+bridge, or whose bridge goes, is found by `PortWatch`, which needs no privileges.
 
 Does not: make bridges or give them addresses; that is whose network it is.
 """
@@ -23,18 +24,23 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from typing import NamedTuple
 
 from bucatini.base.errors import ConfigError, HostError
 from bucatini.host.netlink import Netlink, attribute, attributes
 
-__all__ = ["Bridge", "allow_forwarding", "find_bridge", "plug"]
+__all__ = ["Bridge", "PortWatch", "allow_forwarding", "find_bridge", "plug"]
 
 _LINK = struct.Struct("=BxHiII")  # family, device type, index, flags, change
 _NEIGHBOR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
-_NEWLINK, _SETLINK = 16, 19
+_NEWLINK, _GETLINK, _SETLINK = 16, 18, 19
 _NEWNEIGH, _GETNEIGH = 28, 30
+_REQUEST, _ACK = 0x001, 0x004
 _CREATE, _REPLACE = 0x400, 0x100
+_LINK_GROUP = 0x1  # RTMGRP_LINK
+_TURN = 100  # messages read in one call
+_DISCARDED = 1  # bytes read of each message; the kernel drops the rest
 _NESTED = 0x8000
 _SIOCGIFHWADDR = 0x8927
 
@@ -90,6 +96,8 @@ def plug(bridge: Bridge, tap: str, guest_mac: bytes, *, isolated: bool) -> None:
             if netlink.is_taken(bridge.interface, guest_mac):
                 raise ConfigError(f"--mac {guest_mac.hex(':')}: {bridge.name} has another guest of this address")
             own_mac = _mac_of(bridge.name)
+            if not any(own_mac):  # its last port is gone, and it had none of its own
+                own_mac = _port_mac(guest_mac)
             netlink.set_link(index, mac=_port_mac(guest_mac), transmit_queue=_QUEUE)
             netlink.forgo_link_local(index)
             netlink.enslave(index, bridge.interface)
@@ -102,6 +110,55 @@ def plug(bridge: Bridge, tap: str, guest_mac: bytes, *, isolated: bool) -> None:
             raise ConfigError(f"--bridge {bridge.name!r}: must be the name of a bridge; this is another kind") from None
         why = "needs CAP_NET_ADMIN" if error.errno == errno.EPERM else error.strerror
         raise HostError(f"cannot make {tap} a port of {bridge.name}: {why}") from None
+
+
+class PortWatch:
+    """Whether the interface `port` is still one of `bridge`, in the network namespace the caller is in now. Made before
+    it is one, no change is missed. Raises HostError.
+    """
+
+    def __init__(self, bridge: Bridge, port: str) -> None:
+        self._bridge = bridge
+        self._port = port
+        self._index = socket.if_nametoindex(port)
+        self._netlink = _PortNetlink()
+        self._news = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        try:
+            self._news.bind((0, _LINK_GROUP))
+        except OSError as error:
+            self.close()
+            raise HostError(f"cannot watch {port}: {error.strerror}") from None
+
+    def fileno(self) -> int:
+        """Readable after a change of any link."""
+        return self._news.fileno()
+
+    def lost(self) -> str:
+        """Why it is none any more; empty while it is one. Never blocks."""
+        self._drain()
+        try:
+            master = self._netlink.master(self._index)
+        except OSError as error:
+            return "the interface on the bridge is gone" if error.errno == errno.ENODEV else ""
+        return "" if master == self._bridge.interface else f"{self._port} is no port of {self._bridge.name} any more"
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._news.close()
+        self._netlink.close()
+
+    def _drain(self) -> None:
+        """What the messages say is not read: some may have been lost (ENOBUFS)."""
+        for _ in range(_TURN):
+            try:
+                self._news.recv(_DISCARDED)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    return
 
 
 def allow_forwarding(bridge: Bridge) -> list[str]:
@@ -159,6 +216,17 @@ class _PortNetlink(Netlink):
 
     def enslave(self, index: int, bridge: int) -> None:
         self._change(_NEWLINK, 0, _link(socket.AF_UNSPEC, index) + attribute(_IFLA_MASTER, struct.pack("=I", bridge)))
+
+    def master(self, index: int) -> int:
+        """The interface that this one is a port of; 0: none."""
+        master = b""
+        for body in self._exchange(_GETLINK, _REQUEST | _ACK, _link(socket.AF_UNSPEC, index)):
+            master = attributes(body, _LINK.size).get(_IFLA_MASTER, b"")
+        return int.from_bytes(master, sys.byteorder)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._socket.close()
 
     def forgo_link_local(self, index: int) -> None:
         """No IPv6 address comes with the interface being up; nothing happens where the kernel has no IPv6."""

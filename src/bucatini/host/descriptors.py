@@ -1,4 +1,8 @@
-"""Descriptors that are inherited: closing what a process must not hold, and taking what it was handed."""
+"""Descriptors that are inherited: closing what a process must not hold, and taking what it was handed.
+
+A number that a user gives is looked at before anything else is opened (`check_inherited`): one that is free by then
+would soon be a descriptor of ours, and what is done with it done to ourselves.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,14 @@ import os
 
 from bucatini.base.errors import ConfigError
 
-__all__ = ["fill_standard_streams", "keep_only", "release_descriptor", "silence_standard_streams", "take_descriptor"]
+__all__ = [
+    "check_inherited",
+    "fill_standard_streams",
+    "keep_only",
+    "release_descriptor",
+    "silence_standard_streams",
+    "take_descriptor",
+]
 
 _FIRST = 3
 _LAST = 2**31 - 1
@@ -38,14 +49,23 @@ def silence_standard_streams() -> None:
         os.close(null)
 
 
-def take_descriptor(number: int, option: str) -> int:
-    """The inherited descriptor under a number that is no standard stream's; its own is closed, or leads to /dev/null.
-    Raises ConfigError.
+def check_inherited(option: str, number: int | None, accepted: str) -> int:
+    """The mode (stat(2)) of what is open under a number that was given; 0 where none was. `accepted` says, in the
+    error, what may be. Raises ConfigError.
     """
+    if number is None:
+        return 0
     try:
-        taken = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
-    except OSError as error:
-        raise ConfigError(f"{option} {number}: {error.strerror}") from None
+        return os.fstat(number).st_mode
+    except (OSError, OverflowError):
+        raise ConfigError(f"{option} {number}: no such descriptor is open; {accepted}") from None
+
+
+def take_descriptor(number: int) -> int:
+    """The inherited descriptor, which is open, under a number that is no standard stream's; its own is closed, or
+    leads to /dev/null.
+    """
+    taken = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
     release_descriptor(number)
     return taken
 

@@ -37,6 +37,8 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_TXQLEN = 1, 3, 4, 13
+_IFLA_LINKINFO, _INFO_KIND, _INFO_DATA, _TUN_TYPE = 18, 1, 2, 3
+_TYPE_TAP = b"\x02"
 _IFF_UP = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD, _IFA_F_DEPRECATED = 0x02, 0x20
@@ -104,6 +106,15 @@ class Netlink:
             name = fields[_IFLA_IFNAME].rstrip(b"\0").decode(errors="replace")
             found.append(Link(index, name, _number(fields[_IFLA_MTU])))
         return found
+
+    def kind(self, index: int) -> str:
+        """What kind an interface says it is, `tap`, `tun`, `veth` or `bridge` for example; empty: it does not say, as
+        hardware, or there is none.
+        """
+        for body in self._dump(_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+            if _LINK.unpack_from(body)[2] == index:
+                return _kind(attributes(body, _LINK.size).get(_IFLA_LINKINFO, b""))
+        return ""
 
     def addresses(self) -> list[Address]:
         """Every address of both families."""
@@ -235,6 +246,14 @@ def _next_hop(fields: dict[int, bytes]) -> tuple[int, bytes | None]:
         length, _, _, index = _NEXT_HOP.unpack_from(hops)
         return index, attributes(hops[:length], _NEXT_HOP.size).get(_RTA_GATEWAY)
     return _number(fields[_RTA_OIF]) if _RTA_OIF in fields else 0, fields.get(_RTA_GATEWAY)
+
+
+def _kind(information: bytes) -> str:
+    """The kernel has one kind for TUN and TAP, and the type among its data (Linux 4.19)."""
+    fields = attributes(information, 0)
+    kind = fields.get(_INFO_KIND, b"").rstrip(b"\0").decode(errors="replace")
+    data = attributes(fields.get(_INFO_DATA, b""), 0)
+    return "tap" if kind == "tun" and data.get(_TUN_TYPE) == _TYPE_TAP else kind
 
 
 def _number(value: bytes) -> int:

@@ -24,6 +24,7 @@ __all__ = [
     "CAP_NET_BIND_SERVICE",
     "CAP_SYS_ADMIN",
     "CAP_SYS_PTRACE",
+    "drop_for_good",
     "drop_to",
     "find_group",
     "find_user",
@@ -48,6 +49,7 @@ _SETS = struct.Struct("=6I")  # effective, permitted, inheritable: the low 32 bi
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
 
 _IDENTITY_MAP = ["0", "0", "4294967295"]
 _MAX_ID = 2**32 - 2  # -1 means "unchanged"
@@ -142,14 +144,24 @@ def drop_to(user_id: int, group_id: int, keep: frozenset[int] = frozenset()) -> 
         raise HostError(f"cannot become user {user_id}, group {group_id}: {error.strerror}") from None
 
 
+def drop_for_good(user_id: int, group_id: int, keep: frozenset[int] = frozenset()) -> None:
+    """`drop_to`, and nothing that is executed from now on gets more back: no program is set-user-ID (no_new_privs of
+    prctl(2)), and the bounding set is `keep`, as far as the caller may say so (CAP_SETPCAP). Raises HostError.
+    """
+    try:
+        _limit_bounding(keep)
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    except OSError as error:
+        raise HostError(f"cannot give up privileges: {error.strerror}") from None
+    drop_to(user_id, group_id, keep)
+
+
 def limit_capabilities(keep: frozenset[int] = frozenset()) -> None:
     """Give up every capability but those of `keep`; what the caller does not have is not gained. For good: programs it
     executes get no others either, where it may say so (CAP_SETPCAP). Raises HostError.
     """
     try:
-        _, permitted = _capabilities()
-        if permitted & 1 << CAP_SETPCAP:
-            _bound(keep)
+        _limit_bounding(keep)
         _keep_only(keep)
     except OSError as error:
         raise HostError(f"cannot give up capabilities: {error.strerror}") from None
@@ -200,8 +212,11 @@ def _capabilities() -> tuple[int, int]:
     return low_effective | high_effective << 32, low_permitted | high_permitted << 32
 
 
-def _bound(keep: frozenset[int]) -> None:
+def _limit_bounding(keep: frozenset[int]) -> None:
     """Take everything but `keep` out of the bounding set, up to the last capability this kernel knows."""
+    effective, _ = _capabilities()
+    if not effective & 1 << CAP_SETPCAP:
+        return
     for number in range(64):
         if number in keep:
             continue

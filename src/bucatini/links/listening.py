@@ -80,6 +80,8 @@ def _why(error: OSError) -> str:
         return "somebody listens there already"
     if error.errno == errno.EEXIST:
         return "a file that is no socket is in the way"
+    if error.errno == errno.EACCES:
+        return f"Permission denied to user {os.geteuid()}, who makes it"
     return error.strerror or str(error)
 
 

@@ -24,6 +24,7 @@ import socket
 import struct
 
 from bucatini.base.errors import ConfigError, HostError
+from bucatini.host.netlink import Netlink
 from bucatini.host.tap import Offloads
 from bucatini.links.base import LinkOwner
 from bucatini.native import Arena
@@ -52,12 +53,9 @@ def open_packet(interface: str, *, short: bool = False) -> tuple[socket.socket, 
     """A packet socket on `interface`, the length of its header, and the interface's MTU. `short` forces the header of
     older kernels.
 
-    Raises ConfigError when there is no such interface, HostError when the kernel refuses.
+    Raises ConfigError when there is no such interface or it is no TAP, HostError when the kernel refuses.
     """
-    try:
-        socket.if_nametoindex(interface)
-    except OSError:
-        raise ConfigError(f"--tap {interface!r}: must be the name of an interface of this host") from None
+    _check(interface)
     try:
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
     except PermissionError:
@@ -77,6 +75,18 @@ def open_packet(interface: str, *, short: bool = False) -> tuple[socket.socket, 
         made.close()
         raise HostError(f"--tap {interface!r}: {error.strerror}") from None
     return made, header, mtu
+
+
+def _check(interface: str) -> None:
+    """On any other interface than a TAP the frames are not one guest's: a network of this host would be served."""
+    try:
+        index = socket.if_nametoindex(interface)
+    except OSError:
+        raise ConfigError(f"--tap {interface!r}: must be the name of an interface of this host") from None
+    with Netlink() as netlink:
+        kind = netlink.kind(index)
+    if kind != "tap":
+        raise ConfigError(f"--tap {interface!r}: must be the interface of a TAP; this is {kind or 'another kind'}")
 
 
 def _header_length(sock: socket.socket) -> int:

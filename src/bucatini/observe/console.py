@@ -51,17 +51,18 @@ class Console:
 
 
 class RefusalHint:
-    """Listener that counts refusals, for the one line a run without `-v` ends with."""
+    """Listener that counts refusals, for the one line a run without `-v` ends with. `noun` is what is refused."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_counts", "_noun")
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str = "connection") -> None:
+        self._noun = noun
         self._counts: dict[Refusal, int] = {}
 
     def on_event(self, event: Event, now: float) -> None:
         """Count it if it is a refusal."""
         if isinstance(event, FlowRefused):
-            self._counts[event.reason] = self._counts.get(event.reason, 0) + 1
+            self._counts[event.reason] = self._counts.get(event.reason, 0) + event.times
 
     def line(self) -> str | None:
         """The hint, None when nothing was refused."""
@@ -70,7 +71,7 @@ class RefusalHint:
         parts = []
         for reason, count in sorted(self._counts.items()):
             why = "by policy" if reason is Refusal.POLICY else f"({reason})"
-            parts.append(f"{plural(count, 'connection')} refused {why}")
+            parts.append(f"{plural(count, self._noun)} refused {why}")
         return f"{', '.join(parts)}; --summary or -v shows them"
 
 
@@ -96,9 +97,10 @@ def _what(event: FlowEvent) -> str:
             via = "" if event.host is None else f", at {endpoint_text(event.host)} of the host"
             return f"allowed ({event.rule}){via}"
         case FlowRefused():
+            again = f", {event.times} times" if event.times > 1 else ""
             if event.reason is Refusal.POLICY:
-                return f"refused by policy ({event.rule})"
-            return f"refused: {event.reason}"
+                return f"refused by policy ({event.rule}){again}"
+            return f"refused: {event.reason}{again}"
         case FlowClosed():
             sizes = f"{size_text(event.sent_bytes)} sent, {size_text(event.received_bytes)} received"
             return f"{event.how} after {duration_text(event.duration)}: {sizes}"

@@ -5,7 +5,7 @@ the event in kebab case. A key is always present in the events that have it, `nu
 
 ```text
 flow-opened    time event flow protocol direction guest peer host rule
-flow-refused   time event protocol direction guest peer rule reason
+flow-refused   time event protocol direction guest peer rule reason times
 flow-closed    time event flow protocol direction guest peer host rule sent received seconds how
 frame-dropped  time event reason times mac source destination
 ```
@@ -50,6 +50,7 @@ class _Refused(msgspec.Struct):
     peer: str
     rule: str | None
     reason: str
+    times: int
 
 
 class _Closed(_Opened):
@@ -122,8 +123,9 @@ def _record(event: Event, when: str) -> _Opened | _Refused | _Dropped:
             )  # fmt: skip
         case FlowRefused():
             return _Refused(
-                when, "flow-refused", event.protocol, event.direction, guest, peer, event.rule or None, event.reason
-            )
+                when, "flow-refused", event.protocol, event.direction, guest, peer, event.rule or None, event.reason,
+                event.times,
+            )  # fmt: skip
         case FlowClosed():
             return _Closed(
                 when, "flow-closed", event.flow_id, event.protocol, event.direction, guest, peer,

@@ -28,17 +28,26 @@ class Observers:
     """Opens what `settings` ask for. Raises ConfigError when a file cannot be opened; nothing is left open then.
 
     `stderr` is where lines, the summary and warnings go; it must have a descriptor. With `diary` lines and warnings go
-    there instead, and events too where its level asks for them; it stays the caller's to close.
+    there instead, and events too where its level asks for them; it stays the caller's to close. `sees_flows`: whether
+    the engine knows flows, and not only packets.
     """
 
     __slots__ = ("_console", "_diary", "_hint", "_listeners", "_log", "_summary", "_verbose", "capture")
 
-    def __init__(self, settings: ObserveSettings, *, stderr: TextIO | None = None, diary: Log | None = None) -> None:
+    def __init__(
+        self,
+        settings: ObserveSettings,
+        *,
+        stderr: TextIO | None = None,
+        diary: Log | None = None,
+        sees_flows: bool = True,
+    ) -> None:
         self._diary = diary
         self._console = Console((stderr or sys.stderr).fileno())
         self._verbose = settings.verbose
-        self._summary = Summary() if settings.summary else None
-        self._hint = None if settings.quiet or settings.summary or settings.verbose else RefusalHint()
+        self._summary = Summary(sees_flows=sees_flows) if settings.summary else None
+        noun = "connection" if sees_flows else "packet"
+        self._hint = None if settings.quiet or settings.summary or settings.verbose else RefusalHint(noun)
         self._log = self._open_log(settings.events)
         self.capture: PcapngWriter | None = None
         """Where frames go, or None."""

@@ -49,12 +49,13 @@ class _Row:
 
 
 class Summary:
-    """Listener that adds up, and prints once at the end."""
+    """Listener that adds up, and prints once at the end. `sees_flows`: whether it hears of those that are allowed."""
 
-    __slots__ = ("_limit", "_rows")
+    __slots__ = ("_limit", "_rows", "_sees_flows")
 
-    def __init__(self, limit: int = ROWS) -> None:
+    def __init__(self, limit: int = ROWS, *, sees_flows: bool = True) -> None:
         self._limit = limit
+        self._sees_flows = sees_flows
         self._rows: dict[_Key, _Row] = {}
 
     def on_event(self, event: Event, now: float) -> None:
@@ -63,7 +64,7 @@ class Summary:
             return
         row = self._row(_key(event))
         if not isinstance(event, FlowClosed):
-            row.flows += 1
+            row.flows += event.times if isinstance(event, FlowRefused) else 1
             return
         row.sent += event.sent_bytes
         row.received += event.received_bytes
@@ -93,6 +94,8 @@ class Summary:
 
     def totals(self) -> list[str]:
         """One line that sums everything up."""
+        if not self._sees_flows:
+            return [f"{plural(sum(row.flows for row in self._rows.values()), 'packet')} refused"]
         allowed = sum(row.flows for key, row in self._rows.items() if key.verdict == _ALLOWED)
         other = self._rows.get(_OVERFLOW)
         refused = sum(row.flows for row in self._rows.values()) - allowed - (other.flows if other else 0)

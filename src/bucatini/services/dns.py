@@ -13,6 +13,7 @@ must be called before the process gives up its file system.
 | not exactly one question (RFC 9619), a record that does not fit, two OPT | `Answer` FORMERR |
 | zone transfer (RFC 5936): many messages, for servers among themselves | `Answer` REFUSED |
 | a name of the host | `Answer` with the gateway's addresses |
+| a name that could be ours and nobody's else, and is not (`HostNames.lacks`) | `Answer` NXDOMAIN |
 | everything else, any type, class, option or case | `Forward` |
 
 Does not: cache, validate DNSSEC, judge names by policy, follow CNAMEs, send anything or choose identifiers.
@@ -171,6 +172,12 @@ class HostNames:
                 return labels[-depth:]
         return None
 
+    def lacks(self, labels: tuple[bytes, ...]) -> bool:
+        """Whether a name that does not `match` is ours to deny: no resolver is asked for it. Here none is, as a host
+        may have resolvers that know `.internal` names.
+        """
+        return False
+
     def addresses(self, name: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         """The IPv4 and IPv6 addresses that a name stands for, which `match` returned."""
         return self.ipv4, self.ipv6
@@ -191,6 +198,8 @@ def decide(message: bytes, names: HostNames) -> Drop | Answer | Forward:
     host = names.match(query.labels)
     if host is not None:
         return _answer_host(message, query, names, host)
+    if names.lacks(query.labels):
+        return Answer(error(message, query, Rcode.NXDOMAIN), "local")
     if query.rtype in (_AXFR, _IXFR):
         refusal = error(message, query, Rcode.REFUSED, ExtendedError.NOT_SUPPORTED, "no zone transfers here")
         return Answer(refusal, "refused")

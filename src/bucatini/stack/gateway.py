@@ -79,7 +79,9 @@ class Leasing:
     clock: Callable[[], float]
     """The pool's time. Not `Gateway.now`, which stands still while the machine sleeps and means nothing after it."""
     commit: Callable[[PoolAnswer], bytes | None]
-    """Hears every answer; returns the frame that may leave at once. An ACK that waits for the disk leaves later."""
+    """Hears every answer; returns the frame that may leave at once. An ACK that waits for the disk leaves later: then,
+    and where the message was heeded and wants no answer, the frame is empty.
+    """
 
 
 class Gateway:

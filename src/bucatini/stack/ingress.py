@@ -323,9 +323,11 @@ class Ingress:
         if packet.ip.version == 6 and 133 <= packet.icmp.type <= 137:
             if packet.icmp.type == ROUTER_SOLICITATION:
                 self.addresses.doubt(16)
-            self._learn(self._probed())
+            probed = self._probed()
+            self._learn(probed)
             self._learn(packet.source())
-            return self._answer(self.gateway.ndp(packet), int(DropReason.NDP_NOT_OURS))
+            # That nobody answers is what who probes hopes for.
+            return self._answer(self.gateway.ndp(packet), int(DropReason.NDP_NOT_OURS) if probed is None else 0)
         if packet.kind == IGMP or (packet.ip.version == 6 and packet.icmp.type in MLD_TYPES):
             return self.out.membership(bytes(packet.memory[packet.ethernet_at : packet.end]))  # type: ignore[no-any-return]
         request = 8 if packet.ip.version == 4 else 128
@@ -362,7 +364,8 @@ class Ingress:
     def _answer(self, reply: bytes | None, otherwise: int) -> int:
         if reply is None:
             return otherwise
-        self.out.transmit_frame(reply)
+        if reply:
+            self.out.transmit_frame(reply)
         return 0
 
     def _echo(self, now: float) -> int:

@@ -31,6 +31,8 @@ def test_what_may_be_repeated() -> None:
         (["--fd", "5", "--fd", "6", *NEEDED], "--fd '6': --fd 5 is the link already; one guest is served"),
         (["--fd", "5", *NEEDED, "qemu"], "unexpected argument 'qemu'"),
         (["--fd", "5", *NEEDED, "--deny", "10.0.0.1"], "unknown option --deny"),
+        (["--tap", "t", *NEEDED], "unknown option --tap; it is one of vm, switch"),
+        (["--fd", "5", *NEEDED, "--mac", "02:00:00:00:00:08"], "--mac '02:00:00:00:00:08': the guest has '02:"),
         (["--fd", "5", "--mac"], "--mac"),
     ],
 )

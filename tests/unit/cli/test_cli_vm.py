@@ -16,6 +16,7 @@ from typing import Self
 
 import pytest
 
+from bucatini.api.vm import ACCEPTED
 from bucatini.base.errors import ConfigError
 from bucatini.cli import options
 from bucatini.cli.main import main
@@ -121,7 +122,12 @@ def test_options_of_namespaces_are_none_here(words: str) -> None:
         ("--socket a qemu", "unexpected argument 'qemu'; a virtual machine is started by its hypervisor"),
         ("--socket a -- qemu", "unexpected argument 'qemu'; a virtual machine is started by its hypervisor"),
         ("--sokcet a", "unknown option --sokcet; did you mean --socket?"),
-        ("--socket a --slot 65535 --socket b", "--slot 65535: 2 guests need slots up to 65535 at most"),
+        ("--socket a --bridge br0", "unknown option --bridge; it is one of filter"),
+        ("--dgram a,a", "--dgram 'a,a': must be LOCAL or LOCAL,REMOTE, two paths"),
+        ("--socket a --mac 02::1 --mac 02::2", "--mac '02::2': the guest of --socket a has '02::1'"),
+        ("--socket a --search b --search c,d", "--search 'c,d': must be one domain name; the option may be repeated"),
+        ("--socket a --search=", "--search '': must be one domain name; the option may be repeated"),
+        ("--socket a --slot 65535 --socket b", "--slot 65535: at most 65534 for 2 guests"),
         ("--socket a -p 8080:x", "--publish '8080:x'"),
         ("--socket a --socket b -p 8080:x", "--publish '8080:x'"),
     ],
@@ -236,7 +242,7 @@ def test_a_path_in_use_is_one_line_and_status_2_and_the_first_works_on(folder: P
         with Engine(folder, "--socket", "a") as second:
             status, said = second.finish()
         assert status == 2
-        assert said == "bucatini: cannot listen on 'a': somebody listens there already\n"
+        assert said == "bucatini vm: --socket: cannot listen on 'a': somebody listens there already\n"
         with socket.socket(socket.AF_UNIX) as guest:
             guest.connect(str(folder / "a"))
             first.line("connected")
@@ -260,7 +266,7 @@ def test_a_link_that_fails_leaves_no_file_of_the_others(folder: Path) -> None:
     with Engine(folder, "--socket", "a", "--dgram", "c", "--socket", "b") as engine:
         status, said = engine.finish()
     assert status == 2
-    assert said == "bucatini: cannot listen on 'b': a file that is no socket is in the way\n"
+    assert said == "bucatini vm: --socket: cannot listen on 'b': a file that is no socket is in the way\n"
     assert os.listdir(folder) == ["b"]
     assert (folder / "b").read_text() == "precious"
 
@@ -297,7 +303,7 @@ def test_a_descriptor_that_is_no_link(folder: Path, what: str) -> None:
 
 def test_a_descriptor_that_is_not_open(folder: Path) -> None:
     with Engine(folder, "--fd", "1000000") as engine:
-        assert engine.finish() == (2, "bucatini vm: --fd 1000000: Bad file descriptor\n")
+        assert engine.finish() == (2, f"bucatini vm: --fd 1000000: no such descriptor is open; {ACCEPTED}\n")
 
 
 def test_a_tap_that_is_not_there(folder: Path) -> None:

@@ -60,8 +60,11 @@ def test_everything() -> None:
         ({"host_tap": "a b"}, "--host-tap 'a b': must be the name of an interface"),
         ({"vm_net_type": "bridged"}, "--vm-net-type 'bridged': accepted: nat, host"),
         ({"gateway": ["10.0.0.0/8"]}, "--gateway '10.0.0.0/8': must be an IPv4 or IPv6 address"),
-        ({"gateway": ["224.0.0.1"]}, "--gateway '224.0.0.1': must be a unicast address"),
-        ({"address": ["::"]}, "--address '::': must be a unicast address"),
+        ({"gateway": ["10.0.0.1", "fd00::1"], "address": ["fd00::1"]}, "--address fd00::1: is given as --gateway too"),
+        ({"control_fd": "5"}, "--control-fd 5: --fd has it already"),
+        ({"faithful": True, "allow": ["fd00::/8"]}, "--faithful: Softnet 0.19.0 has no rules for IPv6"),
+        ({"link": ("dgram", "a,b,c")}, "--dgram 'a,b,c': must be LOCAL or LOCAL,REMOTE"),
+        ({"link": ("dgram", "a,a")}, "--dgram 'a,a': must be LOCAL or LOCAL,REMOTE"),
         ({"allow": ["10.0.0.0/33"]}, "--allow '10.0.0.0/33'"),
         ({"block": ["@Host"]}, "--block '@Host'"),
         ({"expose": ["22"]}, "--expose '22': accepted: EXTERNAL:INTERNAL"),
@@ -79,6 +82,16 @@ def test_refused(changed: dict[str, Any], message: str) -> None:
         read(**changed)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["gateway", "address"])
+@pytest.mark.parametrize(
+    "written",
+    ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "240.0.0.1"],
+)
+def test_no_host_has_this_address(option: str, written: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{option} '{written}': must be the address of one host"):
+        read(**{option: [written]})
 
 
 @pytest.mark.parametrize("mac", [b"", bytes(6), bytes.fromhex("010000000007"), bytes(7)])

@@ -145,6 +145,8 @@ def test_answers() -> None:
         ([*NEEDED, "--allow=from 10.0.0.0/8"], "--allow 'from 10.0.0.0/8'"),
         ([*NEEDED, "--allow=10.0.0.0/8:0"], "port '0'"),
         ([*NEEDED, "--allow=10.0.0.0/8:9-1"], "end before they begin"),
+        (["--vm-mac-address", "02:00:00:00:00:07", "--vm-fd=4", "--control-fd=4"], "--control-fd: must be another"),
+        ([*NEEDED, "--expose=1:1,2:2,1:3"], "--expose 1:3: port 1 leads to 1 already"),
         ([*NEEDED, "--expose="], "--expose '': must be EXTERNAL:INTERNAL"),
         ([*NEEDED, "--expose=22"], "--expose '22': must be EXTERNAL:INTERNAL"),
         ([*NEEDED, "--expose=1:2:3"], "--expose '1:2:3': must be EXTERNAL:INTERNAL"),

@@ -66,6 +66,13 @@ def test_each_reason_has_its_own_quiet_and_the_count_is_complete() -> None:
     assert told.events[-1][:2] == (SPOOF, 1000)
 
 
+@pytest.mark.parametrize("reason", [DropReason.ARP_NOT_OURS, DropReason.NDP_NOT_OURS, DropReason.SERVICE_OFF])
+def test_questions_that_nobody_answers_are_no_attack(reason: DropReason) -> None:
+    told = Told()
+    told.drop(bytes(Ether(src=MAC) / ARP()), int(reason))
+    assert not told.events
+
+
 def test_refused_flows_are_told_elsewhere() -> None:
     told = Told()
     told.drop(b"", int(DropReason.POLICY_DENIED))

@@ -168,8 +168,10 @@ def test_a_release_unbinds_nobody_else(place: Place) -> None:
     place.lease(1, B)
     place.ask(0, "release", ciaddr=SECOND, server_id=GATEWAY)
     assert (place.address(0), place.address(1)) == (FIRST, SECOND)
+    before = place.translators[0].counters.total
     place.ask(0, "release", ciaddr=FIRST, server_id=GATEWAY)
     assert (place.address(0), place.address(1)) == ("", SECOND)
+    assert place.translators[0].counters.total == before, "what is heeded and wants no answer is no drop"
     assert place.translators[0].ingress.settings.guest_ipv4 is None
     assert place.lease(0) == FIRST
 
@@ -250,6 +252,7 @@ def test_an_ack_waits_for_the_disk(filed: Place, tmp_path: Path) -> None:
     assert filed.lease(0) == ""
     assert filed.address(0) == ""
     filed.until_written()
+    assert filed.translators[0].counters.total == 0, "a request that is answered later is no drop"
     (ack,) = filed.answers(0)
     assert (kind(ack), ack[BOOTP].yiaddr) == (ACK, FIRST)
     assert filed.address(0) == FIRST

@@ -517,6 +517,11 @@ def test_names_of_those_it_may_reach() -> None:
         assert names.addresses(found)[1] == (pack(address6(B, "77")),)
         for other in ((b"c", b"internal"), (b"a", b"internal"), (b"x", b"b", b"internal"), (b"b",)):
             assert names.match(other) is None
+            assert names.lacks(other) is (len(other) > 1)
+        for other in ((b"nobody", b"internal"), (b"x", b"c", b"internal")):
+            assert names.lacks(other)
+        for other in ((b"metadata", b"google", b"internal"), (b"internal",), (b"c", b"example"), ()):
+            assert not names.lacks(other)
         host = names.match((b"host", b"bucatini", b"internal"))
         assert host is not None
         assert pack(GATEWAY4) in names.addresses(host)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from bucatini.base.address import pack
 from bucatini.base.errors import ConfigError
-from bucatini.host.bridge import allow_forwarding, find_bridge, plug
+from bucatini.host.bridge import PortWatch, allow_forwarding, find_bridge, plug
 from bucatini.host.tap import Offloads, open_tap
 from support.forked import in_new_network
 
@@ -134,3 +135,49 @@ def test_forwarding() -> None:
     notes, values = with_bridge(look)
     assert values == {"br0": "1", "v0": "1", "v1": "0", "tap0": "0"}
     assert notes == ["the host does not forward IPv6: net.ipv6.conf.all.forwarding is 0"]
+
+
+def plugged(*changes: str) -> tuple[bool, str]:
+    """Whether a watch on the port was woken by these changes, and what it says."""
+
+    def look() -> tuple[bool, str]:
+        bridge = find_bridge("br0")
+        plug(bridge, "tap0", MAC, isolated=True)
+        watch = PortWatch(bridge, "tap0")
+        try:
+            assert watch.lost() == ""
+            ip(*changes)
+            woken, _, _ = select.select([watch], [], [], 5)
+            return bool(woken), watch.lost()
+        finally:
+            watch.close()
+            watch.close()
+
+    answer: tuple[bool, str] = with_bridge(look)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["link set tap0 nomaster"], "tap0 is no port of br0 any more"),
+        (["link del br0"], "tap0 is no port of br0 any more"),
+        (["link add br1 type bridge", "link set tap0 master br1"], "tap0 is no port of br0 any more"),
+        (["link del tap0"], "the interface on the bridge is gone"),
+        (["link set tap0 down", "link set tap0 up"], ""),
+        (["link set tap0 down"], ""),
+        (["link add other type bridge"] + ["link set other mtu 1300", "link set other mtu 1400"] * 500, ""),
+    ],
+)
+def test_a_port_that_is_watched(changes: list[str], says: str) -> None:
+    assert plugged(*changes) == (True, says)
+
+
+def test_a_bridge_that_lost_all_its_ports_gets_an_address() -> None:
+    def look() -> Any:
+        ip("link add v0 type veth peer name v1", "link set v0 master br0 up", "link del v0")
+        assert ask("ip", "-j", "link", "show", "br0")[0]["address"] == "00:00:00:00:00:00"
+        plug(find_bridge("br0"), "tap0", MAC, isolated=True)
+        return ask("ip", "-j", "link", "show", "br0")[0]["address"]
+
+    assert with_bridge(look) not in ("00:00:00:00:00:00", MAC.hex(":"))

@@ -31,6 +31,15 @@ VETH = "ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1
 
 
 class TestReading:
+    def test_kinds(self) -> None:
+        def kinds() -> dict[str, str]:
+            shell(VETH + "ip link add br0 type bridge; ip tuntap add t0 mode tap; ip tuntap add u0 mode tun")
+            with Netlink() as netlink:
+                found = {name: netlink.kind(socket.if_nametoindex(name)) for name in ("v0", "br0", "t0", "u0", "lo")}
+                return found | {"none": netlink.kind(77)}
+
+        assert in_new_network(kinds) == {"v0": "veth", "br0": "bridge", "t0": "tap", "u0": "tun", "lo": "", "none": ""}
+
     def test_links(self) -> None:
         def both() -> tuple[list[tuple[int, str, int]], list[tuple[object, ...]]]:
             shell(VETH + "ip link set v0 mtu 1400")

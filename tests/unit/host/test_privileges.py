@@ -20,6 +20,7 @@ from bucatini.host.privileges import (
     CAP_NET_BIND_SERVICE,
     CAP_SYS_ADMIN,
     CAP_SYS_PTRACE,
+    drop_for_good,
     drop_to,
     is_real_root,
     limit_capabilities,
@@ -178,6 +179,33 @@ print(sets())
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         had, none = f"{bits(CAP_NET_ADMIN):016x}", "0" * 16
         assert done.stdout == f"{[had] * 2}\n{[none] * 2}\n"
+
+    @pytest.mark.parametrize("keep", [frozenset(), frozenset({CAP_NET_BIND_SERVICE})])
+    @pytest.mark.parametrize("user", [SOMEBODY, 0])
+    def test_for_good(self, user: int, keep: frozenset[int]) -> None:
+        """Not even root that stays root gets anything back from what it executes."""
+
+        def become() -> tuple[Status, str]:
+            drop_for_good(user, user, keep)
+            words = ["grep", "-E", "CapEff|NoNewPrivs", "/proc/self/status"]
+            return Status(), subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+        status, executed = in_child(become)
+        assert status.identity == ("\t".join([str(user)] * 4), "\t".join([str(user)] * 4), "")
+        assert status.mask("CapBnd") == status.mask("CapPrm") == status.mask("CapEff") == bits(*keep)
+        effective, no_new = (line.split()[1] for line in executed.splitlines())
+        assert int(effective, 16) == (bits(*keep) if user == 0 else 0)
+        assert no_new == "1"
+
+    def test_for_good_without_rights(self) -> None:
+        """Who has no say in the bounding set gives up the rest."""
+
+        def become() -> int:
+            drop_to(SOMEBODY, SOMEBODY)
+            drop_for_good(SOMEBODY, SOMEBODY)
+            return int(re.findall(r"NoNewPrivs:\s(.)", Path("/proc/self/status").read_text())[0])
+
+        assert in_child(become) == 1
 
     def test_limit_is_for_good(self) -> None:
         def limit() -> tuple[int, int, int, str]:

@@ -16,6 +16,7 @@ import pytest
 from bucatini.base.errors import ConfigError, HostError
 from bucatini.links.listening import Door, listen_at, peer_process
 from bucatini.links.unix_stream import UnixStreamLink
+from support.forked import in_child
 from support.link_owner import Owner
 
 KINDS = [socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM]
@@ -114,6 +115,20 @@ def test_what_is_no_socket_is_not_touched(path: str, make: str, tmp_path: Path) 
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="No such file or directory"):
         listen_at(str(tmp_path / "none" / "net.sock"))
+
+
+def test_who_may_not() -> None:
+    """Privileges may have gone by then: that it is not who started us is in the line."""
+    if os.geteuid():
+        pytest.skip("needs root")
+
+    def as_nobody() -> str:
+        os.seteuid(65534)
+        with pytest.raises(HostError) as caught:
+            listen_at("/root-only")
+        return str(caught.value)
+
+    assert in_child(as_nobody).endswith("Permission denied to user 65534, who makes it")
 
 
 @pytest.mark.parametrize("length", [0, 108, 109, 5000])

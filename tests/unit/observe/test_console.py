@@ -107,3 +107,10 @@ def test_hint_counts_only_refusals() -> None:
     assert hint.line() == (
         "1 connection refused (flow table full), 2 connections refused by policy; --summary or -v shows them"
     )
+
+
+def test_who_sees_packets_counts_each() -> None:
+    hint = RefusalHint("packet")
+    hint.on_event(REFUSED._replace(times=7), 0.0)
+    assert hint.line() == "7 packets refused by policy; --summary or -v shows them"
+    assert sentence(REFUSED._replace(times=7)).endswith(" refused by policy (private), 7 times")

@@ -36,7 +36,7 @@ PEER = Endpoint(pack("2001:db8::1"), 443)
 
 KEYS = {
     "flow-opened": ["time", "event", "flow", "protocol", "direction", "guest", "peer", "host", "rule"],
-    "flow-refused": ["time", "event", "protocol", "direction", "guest", "peer", "rule", "reason"],
+    "flow-refused": ["time", "event", "protocol", "direction", "guest", "peer", "rule", "reason", "times"],
     "flow-closed": [
         *("time", "event", "flow", "protocol", "direction", "guest", "peer", "host", "rule"),
         *("sent", "received", "seconds", "how"),
@@ -112,6 +112,7 @@ def test_each_event_in_full(tmp_path: Path) -> None:
             **shared,
             "rule": None,
             "reason": "flow table full",
+            "times": 1,
         },
         {
             "time": "2023-11-14T22:13:21.500000Z",

@@ -38,6 +38,17 @@ def sample() -> Summary:
     return summary
 
 
+def test_who_sees_packets_only_says_nothing_of_flows() -> None:
+    summary = Summary(sees_flows=False)
+    for times in (1, 4):
+        summary.on_event(FlowRefused(TCP, EGRESS, GUEST, WEB, "--block ::/0", Refusal.POLICY, times), 0.0)
+    stream = io.StringIO()
+    summary.write(stream)
+    _, row, total = stream.getvalue().splitlines()
+    assert row.split() == ["refused", "tcp", "[2001:db8::1]:443", "5", "--block", "::/0"]
+    assert total == "5 packets refused"
+
+
 PLAIN = """\
 verdict                  proto     destination                      flows      sent  received    time  rule
 allowed                  tcp       [2001:db8::1]:443         2 (1 failed)   1.0 KiB   2.0 KiB   1.0 s  policy public

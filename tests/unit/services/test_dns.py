@@ -70,6 +70,17 @@ def test_no_edns_means_512() -> None:
     assert (query.edns, query.udp_size) == (False, 512)
 
 
+def test_names_that_are_ours_to_deny() -> None:
+    class Lacking(HostNames):
+        def lacks(self, labels: tuple[bytes, ...]) -> bool:
+            return labels == (b"web", b"internal")
+
+    for rtype in ("A", "AAAA", "MX", "ANY"):
+        response = answer(wire("WEB.internal", rtype), Lacking([pack(GATEWAY4)]))
+        assert (response.rcode(), response.answer) == (dns.rcode.NXDOMAIN, [])
+    assert answer(wire("host.docker.internal"), Lacking([pack(GATEWAY4)])).rcode() == dns.rcode.NOERROR
+
+
 def test_names_that_only_look_like_the_host_are_forwarded() -> None:
     for name in ("bucatini.internal", "xhost.bucatini.internal", "host.bucatini.internal.example", "metadata.internal"):
         forwarded(wire(name))

@@ -445,6 +445,14 @@ def test_requests_to_a_service_that_is_off_go_nowhere(version: int) -> None:
     assert bench.out.calls == []
 
 
+def test_that_nobody_answers_a_probe_is_what_it_is_for() -> None:
+    """RFC 4862 section 5.4: silence says that the address is free. No drop."""
+    probe = IPv6(src="::", dst="ff02::1:ff00:2", hlim=255) / ICMPv6ND_NS(tgt="fe80::2")
+    bench = Bench()
+    assert bench.feed(ether(probe, dst="33:33:ff:00:00:02")) == 0
+    assert bench.out.frames == []
+
+
 def test_a_router_solicitation() -> None:
     asked = ether(IPv6(src="fe80::2", dst="ff02::2", hlim=255) / ICMPv6ND_RS(), dst="33:33:00:00:00:02")
     bench = Bench(**services())

@@ -19,8 +19,8 @@ INVALID_PARAMS = -32602
 
 
 def ask(path: str, method: str, params: dict[str, Any], option: str = "--control") -> Any:
-    """The result of `method`. Raises ConfigError when the path is no control socket, the parameters are too long or the
-    engine says they are at fault, HostError when the host is, PeerError when the answer is no answer.
+    """The result of `method`. Raises ConfigError when the parameters are too long or the engine says they are at fault,
+    HostError when nobody listens at the path or the host is at fault, PeerError when the answer is no answer.
     """
     request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
     if len(request) > MAX_LINE:
@@ -31,7 +31,7 @@ def ask(path: str, method: str, params: dict[str, Any], option: str = "--control
             try:
                 sock.connect(path)
             except OSError as error:
-                raise ConfigError(f"{option} {path!r}: {error.strerror or error}; is its engine running?") from None
+                raise HostError(f"{option} {path!r}: {error.strerror or error}; is its engine running?") from None
             # One that is not welcome is hung up on, which may show now or in place of the answer.
             sock.sendall(request + b"\n")
             line = _read_line(sock)

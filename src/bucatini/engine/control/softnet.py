@@ -21,6 +21,7 @@ import socket
 from bucatini.base.errors import ConfigError
 from bucatini.engine.control.server import Method
 from bucatini.guard.live_policy import MAX_LINE, LivePolicy
+from bucatini.host.descriptors import check_inherited
 
 __all__ = ["MAX_UNSENT", "PolicyChannel", "policy_methods"]
 
@@ -166,10 +167,8 @@ class PolicyChannel:
 
 def _take(descriptor: int, option: str) -> socket.socket:
     """A socket of our own on the same description."""
-    try:
-        duplicate = os.dup(descriptor)
-    except (OSError, OverflowError):
-        raise ConfigError(f"{option} {descriptor}: no such descriptor is open; {ACCEPTED}") from None
+    check_inherited(option, descriptor, ACCEPTED)
+    duplicate = os.dup(descriptor)
     try:
         sock = socket.socket(fileno=duplicate)
     except OSError:

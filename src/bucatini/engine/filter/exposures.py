@@ -38,7 +38,7 @@ class Translation(Protocol):
 
 class Exposures:
     """`ports` are pairs, of the host and of the guest. `fixed` is where they lead while there is no lease; None:
-    nowhere. `say` hears what begins, ends and cannot be.
+    nowhere. `say` hears what begins and ends, `warn` what cannot be.
     """
 
     def __init__(
@@ -48,12 +48,14 @@ class Exposures:
         binding: Binding,
         fixed: bytes | None,
         say: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._ports = tuple(ports)
         self._table = table
         self._binding = binding
         self._fixed = fixed
         self.say = say
+        self.warn = warn
         self._reserved: dict[int, socket.socket] = {}
         self._refused: dict[int, str] = {}
         """Ports that cannot be had, and what was said of it."""
@@ -63,6 +65,11 @@ class Exposures:
         self._rest = -NEVER
         """Until when only ends of leases are followed."""
         self._reserve()
+
+    @property
+    def refused(self) -> Mapping[int, str]:
+        """Ports of the host that cannot be had now, and why."""
+        return self._refused
 
     def look(self, now: float) -> float:
         """Follow the lease. The instant by which to look again, if not before."""
@@ -96,7 +103,7 @@ class Exposures:
         try:
             self._table.expose(wanted)
         except HostError as error:
-            self.say(f"--expose: {error}; next try in {RETRY:.0f} s")
+            self.warn(f"--expose: {error}; next try in {RETRY:.0f} s")
             self._due = now + RETRY
             return
         for port, (address, internal) in wanted.items():
@@ -119,7 +126,7 @@ class Exposures:
             why = error.strerror or str(error)
             if self._refused.get(external) != why:
                 self._refused[external] = why
-                self.say(f"--expose {external}:{internal}: cannot have port {external} of this host: {why}; trying on")
+                self.warn(f"--expose {external}:{internal}: cannot have port {external} of this host: {why}; trying on")
 
     def close(self) -> None:
         """Give the ports back. Idempotent."""
@@ -129,9 +136,14 @@ class Exposures:
 
 
 def _bound(port: int) -> socket.socket:
+    """A port is free though old connections of it still wait (TIME-WAIT), and is not, once it is ours, for whoever
+    says the same.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("0.0.0.0", port))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError:
         sock.close()
         raise

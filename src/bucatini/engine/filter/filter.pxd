@@ -4,7 +4,7 @@ from bucatini.engine.filter.passage cimport Passage
 
 
 cdef class Filter:
-    cdef public object parts, counters, reactor, loop, link, clock, ended, failure, _judged, _drop_events
+    cdef public object parts, counters, reactor, loop, link, clock, ended, failure, _judged, _drop_events, _refusals
     cdef public list drops, _lengths, _host_lengths
     cdef public object arena
     cdef public Passage passage

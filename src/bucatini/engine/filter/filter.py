@@ -22,11 +22,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bucatini.base.events import FrameDropped
+from bucatini.base.events import FlowRefused, FrameDropped
 from bucatini.base.reasons import Counters, DropReason
+from bucatini.base.verdict import EGRESS, INGRESS
 from bucatini.engine.drop_events import DropEvents
 from bucatini.engine.filter.exposures import Exposures
 from bucatini.engine.filter.passage import Passage
+from bucatini.engine.filter.refusals import Refusals
 from bucatini.engine.layout import BATCH, STRIDE
 from bucatini.engine.reactor import Reactor
 from bucatini.guard.binding import Binding
@@ -70,6 +72,8 @@ class FilterParts(NamedTuple):
     capture: PcapngWriter | None = None
     tell: Callable[[FrameDropped, float], None] | None = None
     """Hears of the guest's frames that are dropped; None: nobody wants to."""
+    tell_refused: Callable[[FlowRefused, float], None] | None = None
+    """Hears whom policy keeps the guest from, and from whom it keeps others."""
     end_of_turn: Callable[[], None] | None = None
     say: Callable[[str], None] | None = None
     """Hears lines about the link."""
@@ -111,7 +115,8 @@ class Filter:
         self._now = 0.0
         if parts.tell is not None:
             tell = parts.tell
-            self._drop_events = DropEvents(lambda event: tell(event, self._now), self.arena.copy)
+            self._drop_events = DropEvents(lambda event: tell(event, self._now), self.arena.copy, untold=())
+        self._refusals = None if parts.tell_refused is None else Refusals(parts.tell_refused)
         self.reactor.on_bug = self.struck
 
     def start(self) -> None:
@@ -124,6 +129,8 @@ class Filter:
         """Close the link and the loop. Idempotent."""
         if not self._closed:
             self._closed = True
+            if self._refusals is not None:
+                self._refusals.finish(time.monotonic())
             self.reactor.unwatch(self.parts.tap)
             self.link.close()
             self.loop.close()
@@ -171,12 +178,19 @@ class Filter:
             reason = self.passage.to_guest(HOST_AT + index * STRIDE, lengths[index], clock)
             if reason:
                 self.drops[reason] += 1
+                self._is_told(reason, INGRESS, now)
 
     def _dropped(self, reason: int, at: int, end: int, now: float) -> None:
         self.drops[reason] += 1
-        if self._drop_events is not None:
+        if not self._is_told(reason, EGRESS, now) and self._drop_events is not None:
             self._now = now
             self._drop_events.dropped(reason, at, end, now)
+
+    def _is_told(self, reason: int, direction: str, now: float) -> bool:
+        """Whether the frame judged last is told of as something that policy refuses."""
+        if self._refusals is None:
+            return False
+        return self._refusals.refused(reason, direction, self.passage.frame, self.parts.live.rules, now)
 
     def _end_of_turn(self, now: float) -> float:
         if self._closed:

@@ -67,7 +67,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(tmp_path / "stale"))
     for name, words in (("nothing", "No such file"), ("stale", "Connection refused")):
-        with pytest.raises(ConfigError, match=f"--control '.*{name}': {words}.*; is its engine running"):
+        with pytest.raises(HostError, match=f"--control '.*{name}': {words}.*; is its engine running"):
             ask(str(tmp_path / name), "forward.list", {})
-    with pytest.raises(ConfigError, match="too long"):
+    with pytest.raises(HostError, match="too long"):
         ask("x" * 200, "forward.list", {})

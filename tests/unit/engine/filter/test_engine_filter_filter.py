@@ -15,12 +15,14 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from bucatini.base.address import pack
-from bucatini.base.events import FrameDropped
+from bucatini.base.events import FlowRefused, FrameDropped
 from bucatini.base.reasons import DropReason
 from bucatini.engine.filter.filter import Filter, FilterParts
+from bucatini.engine.filter.refusals import NOT_OPEN
 from bucatini.engine.layout import BATCH
 from bucatini.guard.binding import Binding
 from bucatini.guard.live_policy import LivePolicy
+from bucatini.guard.rule_grammar import parse_rule
 from bucatini.links.listening import Door, listen_at
 from bucatini.links.socket_link import OFFLOADS
 from bucatini.links.unix_dgram import UnixDatagramLink
@@ -64,7 +66,7 @@ class Bench:
         self.binding = Binding(bytes.fromhex(MAC.replace(":", "")), [pack(GATEWAY)])
         self.now = 1000.0
         self.binding.lease(pack(GUEST), 600, self.now)
-        live = LivePolicy((), (), [pack(GATEWAY)])
+        live = LivePolicy((), parts.pop("block", ()), [pack(GATEWAY)])
         self.filter = Filter(
             FilterParts(link, OFFLOADS, self._tap.fileno(), self.binding, live, clock=lambda: self.now, **parts)
         )
@@ -218,6 +220,34 @@ def test_drops_are_told_now_and_then() -> None:
         bench.guest.send(FORGED)
     bench.turn(5)
     assert [(each.reason, each.source) for each in told] == [(DropReason.SOURCE_NOT_GUEST, pack(GATEWAY))]
+    bench.close()
+
+
+def test_whom_the_policy_keeps_the_guest_from_is_told() -> None:
+    """At once, the rest counted; at the end what was not told yet."""
+    told: list[FlowRefused | FrameDropped] = []
+    hear = lambda event, now: told.append(event)  # noqa: E731
+    bench = Bench(tell=hear, tell_refused=hear)
+    syn = Ether(src=MAC, dst=HOST_MAC) / IP(src=GUEST, dst="10.9.9.9") / TCP(sport=4000, dport=22, flags="S")
+    for _ in range(4):
+        bench.guest.send(bytes(syn))
+    bench.turn(5)
+    assert bench.dropped(DropReason.POLICY_DENIED) == 4
+    bench.close()
+    first, rest = told
+    assert isinstance(first, FlowRefused)
+    assert (first.protocol, first.peer, first.rule, first.times) == ("tcp", (pack("10.9.9.9"), 22), NOT_OPEN, 1)
+    assert rest == first._replace(times=3)
+
+
+def test_who_may_not_come_in_is_told() -> None:
+    told: list[FlowRefused] = []
+    bench = Bench(tell_refused=lambda event, now: told.append(event), block=[parse_rule("in 8.8.8.8", "--block")])
+    bench.host.send(EMPTY + INTO)
+    bench.turn(2)
+    (event,) = told
+    assert (event.direction, event.guest, event.peer) == ("ingress", (pack(GUEST), 53), (pack(PUBLIC), 53))
+    assert event.rule.startswith("--block")
     bench.close()
 
 
