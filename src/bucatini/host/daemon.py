@@ -162,15 +162,18 @@ def _wait(child: int, listening: int, mask: set[int | signal.Signals]) -> NoRetu
     received: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        _kill(child, signal.SIGKILL if received else number)
-        received.append(number)
+        received.append(number)  # first: the child's answer may bring the next one before `_kill` returns
+        _kill(child, signal.SIGKILL if len(received) > 1 else number)
 
+    # A signal just before poll(2) would not end the wait: the byte that comes with it does.
+    woken, waking = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
     for number in _PASSED_ON:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask - set(_PASSED_ON))
     try:
-        word = _last_word(child, listening)
+        word = _last_word(child, listening, woken)
     except BaseException:
         _kill(child, signal.SIGKILL)
         raise
@@ -185,15 +188,22 @@ def _wait(child: int, listening: int, mask: set[int | signal.Signals]) -> NoRetu
     os._exit(int(status) or _FAILED)
 
 
-def _last_word(child: int, listening: int) -> bytes:
-    """What the child wrote, until its line ends, or the child does: others may have inherited its end of the pipe."""
+def _last_word(child: int, listening: int, woken: int) -> bytes:
+    """What the child wrote, until its line ends, or the child does: others may have inherited its end of the pipe.
+    `woken` is readable when a signal came.
+    """
     ended = os.pidfd_open(child)
     poll = select.poll()
     poll.register(listening, select.POLLIN)
     poll.register(ended, select.POLLIN)
+    poll.register(woken, select.POLLIN)
     word = b""
     while not word.endswith(b"\n"):
         found = {descriptor for descriptor, _ in poll.poll()}
+        if woken in found:
+            os.read(woken, _MOST)
+        if found == {woken}:
+            continue
         part = os.read(listening, _MOST) if listening in found else b""
         if not part:
             break

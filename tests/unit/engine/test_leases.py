@@ -248,27 +248,8 @@ def test_no_address_left_is_said_once() -> None:
         place.close()
 
 
-def test_an_ack_waits_for_the_disk(filed: Place, tmp_path: Path) -> None:
-    assert filed.lease(0) == ""
-    assert filed.address(0) == ""
-    filed.until_written()
-    assert filed.translators[0].counters.total == 0, "a request that is answered later is no drop"
-    (ack,) = filed.answers(0)
-    assert (kind(ack), ack[BOOTP].yiaddr) == (ACK, FIRST)
-    assert filed.address(0) == FIRST
-    assert FIRST in (tmp_path / "leases").read_text()
-    assert filed.lease(0) == FIRST, "a renewal that the file covers does not wait"
-
-
-def test_an_ack_whose_lease_is_over_is_not_sent(filed: Place) -> None:
-    filed.lease(0)
-    filed.ask(0, "release", ciaddr=FIRST, server_id=GATEWAY)
-    filed.until_written()
-    assert filed.answers(0) == []
-    assert filed.address(0) == ""
-
-
-def test_acks_that_come_while_the_disk_writes(filed: Place) -> None:
+def hold_disk(filed: Place) -> threading.Event:
+    """Nothing is written until it is set."""
     going = threading.Event()
     file = filed.keeper._file
     assert file is not None
@@ -279,6 +260,35 @@ def test_acks_that_come_while_the_disk_writes(filed: Place) -> None:
         return write(*what, **more)
 
     file.write = slow  # type: ignore[method-assign]
+    return going
+
+
+def test_an_ack_waits_for_the_disk(filed: Place, tmp_path: Path) -> None:
+    going = hold_disk(filed)
+    assert filed.lease(0) == ""
+    assert filed.address(0) == ""
+    going.set()
+    filed.until_written()
+    assert filed.translators[0].counters.total == 0, "a request that is answered later is no drop"
+    (ack,) = filed.answers(0)
+    assert (kind(ack), ack[BOOTP].yiaddr) == (ACK, FIRST)
+    assert filed.address(0) == FIRST
+    assert FIRST in (tmp_path / "leases").read_text()
+    assert filed.lease(0) == FIRST, "a renewal that the file covers does not wait"
+
+
+def test_an_ack_whose_lease_is_over_is_not_sent(filed: Place) -> None:
+    going = hold_disk(filed)
+    filed.lease(0)
+    filed.ask(0, "release", ciaddr=FIRST, server_id=GATEWAY)
+    going.set()
+    filed.until_written()
+    assert filed.answers(0) == []
+    assert filed.address(0) == ""
+
+
+def test_acks_that_come_while_the_disk_writes(filed: Place) -> None:
+    going = hold_disk(filed)
     filed.lease(0)
     filed.run(0.05)
     filed.lease(1, B)
