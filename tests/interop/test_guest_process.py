@@ -94,8 +94,8 @@ class TestStreams:
         assert engine.stdout.readline() == "said\n"
         # The engine itself still holds its standard output; the guest's other processes do not.
         command = guest.find("sleep 1000")
-        holders = {pid for pid in guest.processes() if _holds_pipe(pid, engine.stdout.fileno())}
-        assert holders == {engine.pid}
+        pipe = engine.stdout.fileno()
+        eventually(lambda: {pid for pid in guest.processes() if _holds_pipe(pid, pipe)} == {engine.pid})
         os.kill(command, signal.SIGKILL)
         assert engine.wait(10) == 128 + signal.SIGKILL
         engine.communicate()
@@ -103,7 +103,11 @@ class TestStreams:
 
 def _holds_pipe(pid: int, our_end: int) -> bool:
     inode = os.fstat(our_end).st_ino
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
+    try:
+        entries = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False  # it has ended
+    for entry in entries:
         try:
             if entry.stat().st_ino == inode:
                 return True
